@@ -1,0 +1,5 @@
+//! The starling agent: one per host. It carries the traffic of local applications to the right instance over mutually
+//! authenticated HTTP/3, decides who may call whom, and shows what it knows.
+//!
+//! Read it like a request: [`outbound`] takes a local app's connection, [`balance`] picks an instance, the transport
+//! crate carries it, [`inbound`] on the other host judges the caller and hands it to the app.
