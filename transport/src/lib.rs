@@ -1,1 +1,11 @@
-//! .
+//! How bytes get there: identities, mutually authenticated QUIC and HTTP/3.
+//!
+//! Only this crate names quinn, h3 and rustls. It knows nothing of services, routes or gossip: it proves who is at the
+//! other end of a connection and carries requests, tunnels and messages between two proven identities.
+#![warn(missing_docs)]
+
+pub mod identity;
+pub mod svid;
+
+pub use identity::{IdentityError, IdentityKind, SpiffeId, TrustDomain};
+pub use svid::{Leaf, Refusal, Svid, SvidError, TrustBundle};
