@@ -4,8 +4,11 @@
 //! other end of a connection and carries requests, tunnels and messages between two proven identities.
 #![warn(missing_docs)]
 
+pub mod identities;
 pub mod identity;
+pub mod metrics;
 pub mod svid;
 
+pub use identities::{Identities, IdentitySet};
 pub use identity::{IdentityError, IdentityKind, SpiffeId, TrustDomain};
 pub use svid::{Leaf, Refusal, Svid, SvidError, TrustBundle};

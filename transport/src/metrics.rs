@@ -1,0 +1,43 @@
+//! Names of the metrics of this crate, with their help texts beside them.
+
+use metrics::{Unit, counter, describe_counter};
+
+use crate::svid::Refusal;
+
+/// Handshakes that failed on who the peer is, by `reason`. Connections that never spoke TLS are not counted.
+pub const HANDSHAKES_REFUSED: &str = "starling_handshakes_refused_total";
+/// QUIC connections made, by `side` (`dialled` or `accepted`) and `protocol`.
+pub const CONNECTIONS: &str = "starling_mesh_connections_total";
+/// Connections closed because a certificate ended or is no longer trusted, by `reason`.
+pub const CONNECTIONS_CUT: &str = "starling_mesh_connections_cut_total";
+/// Dials that failed, by `reason`.
+pub const DIALS_FAILED: &str = "starling_dials_failed_total";
+
+/// Tells the recorder what each metric means. Call once, after the recorder is installed.
+pub fn describe() {
+    describe_counter!(
+        HANDSHAKES_REFUSED,
+        Unit::Count,
+        "Handshakes refused for who the peer is, by reason; without those that never spoke TLS"
+    );
+    describe_counter!(
+        CONNECTIONS,
+        Unit::Count,
+        "Connections between agents that finished their handshake"
+    );
+    describe_counter!(
+        CONNECTIONS_CUT,
+        Unit::Count,
+        "Connections closed because a certificate ended or lost its trust"
+    );
+    describe_counter!(
+        DIALS_FAILED,
+        Unit::Count,
+        "Dials to other agents that failed, by reason"
+    );
+}
+
+pub(crate) fn handshake_refused(refusal: Refusal) {
+    tracing::warn!(reason = refusal.as_str(), "handshake refused");
+    counter!(HANDSHAKES_REFUSED, "reason" => refusal.as_str()).increment(1);
+}
