@@ -4,11 +4,16 @@
 //! other end of a connection and carries requests, tunnels and messages between two proven identities.
 #![warn(missing_docs)]
 
+pub mod endpoint;
 pub mod identities;
 pub mod identity;
 pub mod metrics;
+pub mod session;
 pub mod svid;
+mod tuning;
 
+pub use endpoint::{BindError, DialError, Endpoint, Options};
 pub use identities::{Identities, IdentitySet};
 pub use identity::{IdentityError, IdentityKind, SpiffeId, TrustDomain};
+pub use session::{Protocol, Session};
 pub use svid::{Leaf, Refusal, Svid, SvidError, TrustBundle};

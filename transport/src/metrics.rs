@@ -1,6 +1,6 @@
 //! Names of the metrics of this crate, with their help texts beside them.
 
-use metrics::{Unit, counter, describe_counter};
+use ::metrics::{Unit, counter, describe_counter};
 
 use crate::svid::Refusal;
 

@@ -1,0 +1,427 @@
+//! The agent's one UDP socket address: it accepts from and dials to other agents, always with certificates on both sides.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use ::metrics::counter;
+use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
+use quinn::{ConnectionError, Endpoint as QuinnEndpoint, EndpointConfig, TokioRuntime};
+use rustls::crypto::ring::default_provider;
+use rustls_pki_types::CertificateDer;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::{Mutex, Semaphore, mpsc};
+
+use crate::identities::{CalleeVerifier, CallerSvid, CallerVerifier, Identities, ServerSvids};
+use crate::identity::SpiffeId;
+use crate::metrics;
+use crate::session::{Protocol as Spoken, Session};
+use crate::svid::{Leaf, Refusal};
+use crate::tuning;
+
+/// What [`Endpoint::bind`] needs to know.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where to listen, UDP. `[::]` takes IPv4 too.
+    pub listen: SocketAddr,
+    /// 64 random bytes kept across restarts, so that peers of the process before us get valid stateless resets
+    /// (RFC 9000 §10.3) and notice at once that their connections are gone.
+    pub reset_key: [u8; 64],
+    /// Streams one peer may hold open on one connection.
+    pub streams_per_peer: u32,
+    /// Accepted connections held open; past it newcomers are refused before any cryptography.
+    pub connections_max: usize,
+}
+
+/// Accepts and dials sessions. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    quinn: QuinnEndpoint,
+    identities: Arc<Identities>,
+    accepted: Arc<Mutex<mpsc::Receiver<Session>>>,
+    streams_per_peer: u32,
+}
+
+impl Endpoint {
+    /// Opens the socket and starts to accept. Must be called inside the tokio runtime that is to drive the packets.
+    pub fn bind(options: &Options, identities: Arc<Identities>) -> Result<Self, BindError> {
+        let socket = udp_socket(options.listen).map_err(|source| BindError::Socket {
+            addr: options.listen,
+            source,
+        })?;
+        let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &options.reset_key);
+        let server = server_config(&identities, options.streams_per_peer)?;
+        let quinn = QuinnEndpoint::new(
+            EndpointConfig::new(Arc::new(reset_key)),
+            Some(server),
+            socket,
+            Arc::new(TokioRuntime),
+        )
+        .map_err(|source| BindError::Socket {
+            addr: options.listen,
+            source,
+        })?;
+        let (send, accepted) = mpsc::channel(ACCEPTED_MAX);
+        // Ends by itself when the endpoint closes or every clone of it is gone.
+        tokio::spawn(accept_all(
+            quinn.clone(),
+            Arc::clone(&identities),
+            options.connections_max,
+            send,
+        ));
+        let streams_per_peer = options.streams_per_peer;
+        Ok(Self {
+            quinn,
+            identities,
+            accepted: Arc::new(Mutex::new(accepted)),
+            streams_per_peer,
+        })
+    }
+
+    /// The next peer that proved an identity. `None` once the endpoint is closed. Cancel-safe.
+    pub async fn accept(&self) -> Option<Session> {
+        self.accepted.lock().await.recv().await
+    }
+
+    /// Opens a connection as `caller` to `callee` at `addr`. The peer has proved `callee` when this returns; whether it
+    /// accepted `caller` shows with its first answer (TLS 1.3 lets the client finish first).
+    pub async fn dial(
+        &self,
+        caller: &SpiffeId,
+        callee: &SpiffeId,
+        addr: SocketAddr,
+        protocol: Spoken,
+        budget: Duration,
+    ) -> Result<Session, DialError> {
+        let dialled =
+            tokio::time::timeout(budget, self.dial_unbounded(caller, callee, addr, protocol)).await;
+        let dialled = dialled.unwrap_or(Err(DialError::TimedOut { addr, budget }));
+        if let Err(error) = &dialled {
+            counter!(metrics::DIALS_FAILED, "reason" => error.reason()).increment(1);
+        }
+        dialled
+    }
+
+    async fn dial_unbounded(
+        &self,
+        caller: &SpiffeId,
+        callee: &SpiffeId,
+        addr: SocketAddr,
+        protocol: Spoken,
+    ) -> Result<Session, DialError> {
+        let set = self.identities.current();
+        let svid = set.svid(caller).ok_or_else(|| DialError::NotOurs {
+            caller: caller.clone(),
+        })?;
+        let verifier = CalleeVerifier {
+            trust: set.trust.clone(),
+            expected: callee.clone(),
+        };
+        let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(provider()))
+            .with_protocol_versions(TLS_13)
+            .map_err(|source| DialError::Tls { source })?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_cert_resolver(Arc::new(CallerSvid(svid.certified_key())));
+        tls.alpn_protocols = vec![protocol.alpn().to_vec()];
+        tls.resumption = rustls::client::Resumption::disabled();
+        let crypto =
+            QuicClientConfig::try_from(tls).expect("the provider has a QUIC initial cipher suite");
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        config.transport_config(Arc::new(tuning::dialled(protocol, self.streams_per_peer)));
+        let connecting = self
+            .quinn
+            .connect_with(config, addr, &callee.dns_name())
+            .map_err(|source| DialError::Address { addr, source })?;
+        let conn = connecting.await.map_err(|source| DialError::Handshake {
+            addr,
+            source: Box::new(source),
+        })?;
+        counter!(metrics::CONNECTIONS, "side" => "dialled", "protocol" => protocol.as_str())
+            .increment(1);
+        let leaf = peer_leaf(&conn).ok_or(DialError::NoIdentity { addr })?;
+        Ok(Session::new(
+            conn,
+            protocol,
+            svid.leaf(),
+            leaf,
+            Arc::clone(&self.identities),
+        ))
+    }
+
+    /// Where the socket listens.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.quinn.local_addr()
+    }
+
+    /// Connections open now, both ways.
+    pub fn open_connections(&self) -> usize {
+        self.quinn.open_connections()
+    }
+
+    /// Takes no new connections; those open go on.
+    pub fn stop_accepting(&self) {
+        self.quinn.set_server_config(None);
+    }
+
+    /// Closes every connection and waits until the peers were told.
+    pub async fn close(&self) {
+        self.quinn.close(CLOSE_CODE.into(), b"");
+        self.quinn.wait_idle().await;
+    }
+}
+
+/// Why an endpoint could not be made. Nothing stays open.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// The address is taken or not ours.
+    #[error("cannot listen on {addr} (udp)")]
+    Socket {
+        /// The address asked for.
+        addr: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// TLS cannot be set up.
+    #[error("cannot set up tls")]
+    Tls {
+        /// What rustls said.
+        source: rustls::Error,
+    },
+}
+
+/// Why there is no session. No state remains.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DialError {
+    /// We hold no SVID of that identity.
+    #[error("this node holds no certificate of {caller}")]
+    NotOurs {
+        /// Who was to call.
+        caller: SpiffeId,
+    },
+    /// No answer in time.
+    #[error("no answer from {addr} within {budget:?}")]
+    TimedOut {
+        /// Who was dialled.
+        addr: SocketAddr,
+        /// How long we waited.
+        budget: Duration,
+    },
+    /// The address cannot be dialled from this socket.
+    #[error("cannot dial {addr}")]
+    Address {
+        /// Who was dialled.
+        addr: SocketAddr,
+        /// What quinn said.
+        source: quinn::ConnectError,
+    },
+    /// The handshake failed, on either side.
+    #[error("handshake with {addr} failed")]
+    Handshake {
+        /// Who was dialled.
+        addr: SocketAddr,
+        /// What quinn said.
+        source: Box<ConnectionError>,
+    },
+    /// The peer showed no certificate that we can read.
+    #[error("{addr} proved no identity")]
+    NoIdentity {
+        /// Who was dialled.
+        addr: SocketAddr,
+    },
+    /// TLS cannot be set up.
+    #[error("cannot set up tls")]
+    Tls {
+        /// What rustls said.
+        source: rustls::Error,
+    },
+    /// A dial just failed and the next one is not due yet.
+    #[error("{addr} failed {failures} times in a row; next try in {wait:?}")]
+    BackingOff {
+        /// Who would be dialled.
+        addr: SocketAddr,
+        /// How often it failed in a row.
+        failures: u32,
+        /// When the next dial is due.
+        wait: Duration,
+    },
+}
+
+impl DialError {
+    /// The label in metrics and logs.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotOurs { .. } => "not_ours",
+            Self::TimedOut { .. } => "timed_out",
+            Self::Address { .. } => "address",
+            Self::Handshake { .. } => "handshake",
+            Self::NoIdentity { .. } => "no_identity",
+            Self::Tls { .. } => "tls",
+            Self::BackingOff { .. } => "backing_off",
+        }
+    }
+}
+
+/// Takes connections until the endpoint closes. Handshakes run side by side, at most [`HALF_OPEN_MAX`].
+async fn accept_all(
+    quinn: QuinnEndpoint,
+    identities: Arc<Identities>,
+    connections_max: usize,
+    accepted: mpsc::Sender<Session>,
+) {
+    let half_open = Arc::new(Semaphore::new(HALF_OPEN_MAX));
+    while let Some(incoming) = quinn.accept().await {
+        if quinn.open_connections() >= connections_max {
+            incoming.refuse();
+            continue;
+        }
+        let busy = half_open.available_permits() < HALF_OPEN_MAX / 2;
+        if busy && !incoming.remote_address_validated() {
+            // A spoofed source never sees the token, so it costs us one small packet and no state (RFC 9000 §8.1.2).
+            let _ = incoming.retry();
+            continue;
+        }
+        let Ok(permit) = Arc::clone(&half_open).try_acquire_owned() else {
+            incoming.refuse();
+            continue;
+        };
+        let (identities, accepted) = (Arc::clone(&identities), accepted.clone());
+        tokio::spawn(async move {
+            let shaken =
+                tokio::time::timeout(HANDSHAKE_BUDGET, finish_handshake(incoming, identities))
+                    .await;
+            drop(permit);
+            if let Ok(Some(session)) = shaken {
+                let _ = accepted.send(session).await;
+            }
+        });
+    }
+}
+
+async fn finish_handshake(
+    incoming: quinn::Incoming,
+    identities: Arc<Identities>,
+) -> Option<Session> {
+    let addr = incoming.remote_address();
+    let conn = match incoming.await {
+        Ok(conn) => conn,
+        Err(error) => {
+            if let Some(refusal) = refusal_in_alert(&error) {
+                metrics::handshake_refused(refusal);
+            }
+            tracing::debug!(peer.addr = %addr, %error, "handshake failed");
+            return None;
+        }
+    };
+    let data = conn.handshake_data()?.downcast::<HandshakeData>().ok()?;
+    let protocol = Spoken::from_alpn(data.protocol.as_deref()?)?;
+    let leaf = peer_leaf(&conn)?;
+    let set = identities.current();
+    let name = data.server_name?;
+    let ours = std::iter::once(&set.node)
+        .chain(set.services.values())
+        .find(|svid| svid.id().dns_name() == name)?;
+    counter!(metrics::CONNECTIONS, "side" => "accepted", "protocol" => protocol.as_str())
+        .increment(1);
+    Some(Session::new(
+        conn,
+        protocol,
+        ours.leaf(),
+        leaf,
+        Arc::clone(&identities),
+    ))
+}
+
+/// What our own TLS refused without asking the verifier: the alerts of RFC 8446 §6.2 `certificate_required` and
+/// `no_application_protocol` (RFC 7301 §3.2), which QUIC carries as 0x100 + alert (RFC 9001 §4.8).
+fn refusal_in_alert(error: &ConnectionError) -> Option<Refusal> {
+    let ConnectionError::TransportError(error) = error else {
+        return None;
+    };
+    match u64::from(error.code) {
+        0x174 => Some(Refusal::NoCertificate),
+        0x178 => Some(Refusal::UnknownProtocol),
+        _ => None,
+    }
+}
+
+fn peer_leaf(conn: &quinn::Connection) -> Option<Leaf> {
+    let chain = conn
+        .peer_identity()?
+        .downcast::<Vec<CertificateDer<'static>>>()
+        .ok()?;
+    Leaf::parse(chain.first()?).ok()
+}
+
+pub(crate) fn peer_chain(conn: &quinn::Connection) -> Option<Box<Vec<CertificateDer<'static>>>> {
+    conn.peer_identity()?.downcast().ok()
+}
+
+fn server_config(
+    identities: &Arc<Identities>,
+    streams: u32,
+) -> Result<quinn::ServerConfig, BindError> {
+    let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(provider()))
+        .with_protocol_versions(TLS_13)
+        .map_err(|source| BindError::Tls { source })?
+        .with_client_cert_verifier(Arc::new(CallerVerifier(Arc::clone(identities))))
+        .with_cert_resolver(Arc::new(ServerSvids(Arc::clone(identities))));
+    tls.alpn_protocols = Spoken::ALL
+        .iter()
+        .map(|protocol| protocol.alpn().to_vec())
+        .collect();
+    // No tickets, no store: a resumed session would skip the verifier, and with it expiry and revocation.
+    tls.send_tls13_tickets = 0;
+    tls.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    tls.max_early_data_size = 0;
+    let crypto =
+        QuicServerConfig::try_from(tls).expect("the provider has a QUIC initial cipher suite");
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    config.transport_config(Arc::new(tuning::accepted(streams)));
+    config.max_incoming(HALF_OPEN_MAX);
+    Ok(config)
+}
+
+/// ring with AES-128-GCM first: the cheapest AEAD per byte where it was measured (docs/performance.md).
+fn provider() -> rustls::crypto::CryptoProvider {
+    let mut provider = default_provider();
+    provider
+        .cipher_suites
+        .sort_by_key(|suite| suite.suite() != rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
+    provider
+}
+
+fn udp_socket(addr: SocketAddr) -> std::io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // The kernel caps these at net.core.{r,w}mem_max, without an error; deploy/sysctl.d raises the caps.
+    socket.set_recv_buffer_size(tuning::SOCKET_BUFFER_BYTES)?;
+    socket.set_send_buffer_size(tuning::SOCKET_BUFFER_BYTES)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    Ok(socket.into())
+}
+
+/// Time for now; kept apart so that what needs a wall clock is easy to find.
+pub(crate) fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+const TLS_13: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
+
+/// Handshakes under way at once. One costs about 2 ms of CPU, so this is half a second of work for one core; above half
+/// of it a newcomer must first prove its address.
+const HALF_OPEN_MAX: usize = 256;
+
+/// A handshake takes two round trips; past this the peer is gone or stalling.
+const HANDSHAKE_BUDGET: Duration = Duration::from_secs(5);
+
+/// Sessions shaken but not yet taken by the agent.
+const ACCEPTED_MAX: usize = 64;
+
+/// H3_NO_ERROR: we close because we stop.
+const CLOSE_CODE: u32 = 0x100;

@@ -1,0 +1,163 @@
+//! One live connection between two proven identities.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use ::metrics::counter;
+use tokio::sync::watch;
+
+use crate::endpoint::{now, peer_chain};
+use crate::identities::Identities;
+use crate::identity::SpiffeId;
+use crate::metrics;
+use crate::svid::Leaf;
+
+/// What is spoken on a connection, agreed by ALPN (RFC 7301).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// HTTP/3: traffic between services.
+    H3,
+    /// Messages between agents.
+    Gossip,
+}
+
+impl Protocol {
+    pub(crate) const ALL: [Self; 2] = [Self::H3, Self::Gossip];
+
+    pub(crate) fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::H3 => b"h3",
+            Self::Gossip => b"starling-gossip/1",
+        }
+    }
+
+    pub(crate) fn from_alpn(alpn: &[u8]) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|protocol| protocol.alpn() == alpn)
+    }
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::H3 => "h3",
+            Self::Gossip => "gossip",
+        }
+    }
+}
+
+/// A connection whose two ends have proved who they are. It ends by itself when either certificate ends, or when the
+/// trust bundle no longer vouches for the peer. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Session {
+    conn: quinn::Connection,
+    protocol: Protocol,
+    local: SpiffeId,
+    peer: SpiffeId,
+}
+
+impl Session {
+    pub(crate) fn new(
+        conn: quinn::Connection,
+        protocol: Protocol,
+        local: &Leaf,
+        peer: Leaf,
+        identities: Arc<Identities>,
+    ) -> Self {
+        let ends = local.not_after.min(peer.not_after);
+        tokio::spawn(guard_validity(
+            conn.clone(),
+            local.id.clone(),
+            ends,
+            identities,
+        ));
+        Self {
+            conn,
+            protocol,
+            local: local.id.clone(),
+            peer: peer.id,
+        }
+    }
+
+    /// Whom this end proved.
+    pub fn local(&self) -> &SpiffeId {
+        &self.local
+    }
+
+    /// Whom the other end proved.
+    pub fn peer(&self) -> &SpiffeId {
+        &self.peer
+    }
+
+    /// Where its packets come from now; may change when the peer roams (RFC 9000 §9).
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.conn.remote_address()
+    }
+
+    /// What is spoken.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Round-trip time as QUIC estimates it.
+    pub fn rtt(&self) -> Duration {
+        self.conn.rtt()
+    }
+
+    /// Whether it is still open.
+    pub fn is_open(&self) -> bool {
+        self.conn.close_reason().is_none()
+    }
+
+    /// Resolves when it has ended, for whatever reason.
+    pub async fn closed(&self) {
+        self.conn.closed().await;
+    }
+
+    /// Ends it at once.
+    pub fn close(&self) {
+        self.conn.close(CLOSE_NO_ERROR.into(), b"");
+    }
+
+    pub(crate) fn quinn(&self) -> &quinn::Connection {
+        &self.conn
+    }
+}
+
+/// Ends the connection when a leaf ends, when we no longer hold the identity that we proved, or when the bundle in force
+/// no longer vouches for the peer. Ends itself with the connection.
+async fn guard_validity(
+    conn: quinn::Connection,
+    local: SpiffeId,
+    ends: SystemTime,
+    identities: Arc<Identities>,
+) {
+    let mut changes = identities.changes();
+    let reason = loop {
+        // Looked at again every minute at the most, so that a clock set forward is noticed too.
+        let left = ends.duration_since(now()).unwrap_or_default();
+        tokio::select! {
+            _ = conn.closed() => return,
+            () = tokio::time::sleep(left.min(CLOCK_LOOK)) => if ends <= now() { break "expired" },
+            Some(()) = changed(&mut changes) => if !still_trusted(&conn, &local, &identities) { break "untrusted" },
+        }
+    };
+    tracing::info!(peer.addr = %conn.remote_address(), reason, "connection cut");
+    counter!(metrics::CONNECTIONS_CUT, "reason" => reason).increment(1);
+    conn.close(CLOSE_NO_ERROR.into(), b"");
+}
+
+async fn changed(changes: &mut watch::Receiver<u64>) -> Option<()> {
+    changes.changed().await.ok()
+}
+
+fn still_trusted(conn: &quinn::Connection, local: &SpiffeId, identities: &Identities) -> bool {
+    let set = identities.current();
+    let peer = peer_chain(conn).is_some_and(|chain| set.trust.verify(&chain, now()).is_ok());
+    peer && set.svid(local).is_some()
+}
+
+const CLOCK_LOOK: Duration = Duration::from_secs(60);
+
+/// H3_NO_ERROR (RFC 9114 §8.1).
+const CLOSE_NO_ERROR: u32 = 0x100;
