@@ -1,1 +1,26 @@
-//! .
+//! Who is in the mesh and what they offer.
+//!
+//! Each node signs one manifest of itself. [`Membership`] spreads it, takes in those of the others and keeps the
+//! [`Catalogue`]: an immutable, verified snapshot that readers hold without waiting for anyone. A relaying node can delay a
+//! manifest; it cannot alter, forge or replay one, and what it tries is refused and counted ([`metrics`]).
+//!
+//! The crate knows nothing of QUIC or TLS. It speaks through a [`Carrier`], signs with a [`Signer`] and trusts a [`Verifier`],
+//! all three brought by the caller.
+#![warn(missing_docs)]
+
+pub mod carrier;
+pub mod catalogue;
+pub mod local;
+pub mod membership;
+pub mod metrics;
+pub mod names;
+pub mod proof;
+pub mod settings;
+
+pub use carrier::{Answer, Carrier, CarrierError, Inbound};
+pub use catalogue::{Catalogue, Instance, Liveness, Member};
+pub use local::{Local, LocalError, LocalService, State};
+pub use membership::{Hint, Membership, StartError};
+pub use names::{Labels, NameError, NodeId, NodeName, ServiceName};
+pub use proof::{ProofError, Proven, SignError, Signer, Verifier};
+pub use settings::{Clock, Settings};

@@ -1,0 +1,121 @@
+//! What this node says of itself.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::names::{Labels, NodeName, ServiceName};
+use crate::proof::{SignError, Signer};
+
+/// What this node announces. Hand a changed copy to [`Membership::set_local`](crate::Membership::set_local).
+#[derive(Clone)]
+pub struct Local {
+    /// Our name.
+    pub node: NodeName,
+    /// Signs with the node's SVID.
+    pub signer: Arc<dyn Signer>,
+    /// Where other nodes reach us, best first. The first one is where gossip goes.
+    pub addrs: Vec<SocketAddr>,
+    /// Failure domain, such as a rack; empty if there is only one.
+    pub zone: String,
+    /// The cell we gossip in. Manifests of other cells are refused.
+    pub cell: u32,
+    /// Whether we take new work.
+    pub state: State,
+    /// The instances we offer.
+    pub services: Vec<LocalService>,
+    /// The services our apps call.
+    pub calls: Vec<ServiceName>,
+}
+
+/// One instance on this node.
+#[derive(Clone)]
+pub struct LocalService {
+    /// The service it is an instance of.
+    pub name: ServiceName,
+    /// What it speaks: `tcp`, `http`.
+    pub protocol: String,
+    /// Its labels; see [`labels_ok`](crate::names::labels_ok).
+    pub labels: Labels,
+    /// Its share of calls compared to others.
+    pub weight: u32,
+    /// Whether its health check passes.
+    pub healthy: bool,
+    /// Signs with the service's SVID: without it nobody believes that we may offer the service.
+    pub signer: Arc<dyn Signer>,
+}
+
+/// Whether a node takes new work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum State {
+    /// It does.
+    #[default]
+    Serving,
+    /// It finishes what it has and is about to leave.
+    Draining,
+    /// It is gone on purpose.
+    Left,
+}
+
+/// Why what we would announce cannot be announced. What was announced before stays.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LocalError {
+    /// No address to be reached at, or more than can be announced.
+    #[error("a node announces 1 to 8 addresses")]
+    Addresses,
+    /// The zone or a protocol is too long or not plain text.
+    #[error("`{0}` is not a plain word of at most 63 characters")]
+    Word(String),
+    /// Labels with unusual characters, or too many.
+    #[error("the labels of service `{0}` cannot be announced")]
+    Labels(ServiceName),
+    /// The same service twice.
+    #[error("service `{0}` is listed twice")]
+    Duplicate(ServiceName),
+    /// More than fits in one manifest or its credentials.
+    #[error("the node announces too much: {bytes} bytes of at most {bytes_max}")]
+    TooLarge {
+        /// What it comes to.
+        bytes: usize,
+        /// What may be.
+        bytes_max: usize,
+    },
+    /// The node's name changed, which only a restart can do.
+    #[error("a running node cannot change its name")]
+    Renamed,
+    /// A key could not be used.
+    #[error("the {whose} key could not sign")]
+    Sign {
+        /// `node`, or the name of a service.
+        whose: String,
+        /// Why not.
+        source: SignError,
+    },
+}
+
+impl fmt::Debug for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Local")
+            .field("node", &self.node)
+            .field("addrs", &self.addrs)
+            .field("zone", &self.zone)
+            .field("cell", &self.cell)
+            .field("state", &self.state)
+            .field("services", &self.services)
+            .field("calls", &self.calls)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for LocalService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalService")
+            .field("name", &self.name)
+            .field("protocol", &self.protocol)
+            .field("labels", &self.labels)
+            .field("weight", &self.weight)
+            .field("healthy", &self.healthy)
+            .finish_non_exhaustive()
+    }
+}
