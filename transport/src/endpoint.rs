@@ -13,10 +13,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Mutex, Semaphore, mpsc};
 
 use crate::identities::{CalleeVerifier, CallerSvid, CallerVerifier, Identities, ServerSvids};
-use crate::identity::SpiffeId;
+use crate::identity::{SpiffeId, TrustDomain};
 use crate::metrics;
 use crate::session::{Protocol as Spoken, Session};
-use crate::svid::{Leaf, Refusal};
+use crate::svid::{Leaf, Refusal, TrustBundle};
 use crate::tuning;
 
 /// What [`Endpoint::bind`] needs to know.
@@ -88,7 +88,7 @@ impl Endpoint {
     pub async fn dial(
         &self,
         caller: &SpiffeId,
-        callee: &SpiffeId,
+        callee: &Callee,
         addr: SocketAddr,
         protocol: Spoken,
         budget: Duration,
@@ -105,7 +105,7 @@ impl Endpoint {
     async fn dial_unbounded(
         &self,
         caller: &SpiffeId,
-        callee: &SpiffeId,
+        callee: &Callee,
         addr: SocketAddr,
         protocol: Spoken,
     ) -> Result<Session, DialError> {
@@ -131,7 +131,7 @@ impl Endpoint {
         config.transport_config(Arc::new(tuning::dialled(protocol, self.streams_per_peer)));
         let connecting = self
             .quinn
-            .connect_with(config, addr, &callee.dns_name())
+            .connect_with(config, addr, &callee.server_name(&set.trust))
             .map_err(|source| DialError::Address { addr, source })?;
         let conn = connecting.await.map_err(|source| DialError::Handshake {
             addr,
@@ -169,6 +169,36 @@ impl Endpoint {
         self.quinn.close(CLOSE_CODE.into(), b"");
         self.quinn.wait_idle().await;
     }
+}
+
+/// Whom a dial expects at the other end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Callee {
+    /// This identity and no other.
+    Exactly(SpiffeId),
+    /// Any node of our trust domain: for addresses of which no name is known yet.
+    AnyNode,
+}
+
+impl Callee {
+    pub(crate) fn accepts(&self, id: &SpiffeId) -> bool {
+        match self {
+            Self::Exactly(expected) => expected == id,
+            Self::AnyNode => id.node_name().is_some(),
+        }
+    }
+
+    fn server_name(&self, trust: &TrustBundle) -> String {
+        match self {
+            Self::Exactly(id) => id.dns_name(),
+            Self::AnyNode => any_node_name(trust.trust_domain()),
+        }
+    }
+}
+
+/// The server name (SNI) by which a node is asked for whatever its name is.
+pub(crate) fn any_node_name(trust_domain: &TrustDomain) -> String {
+    format!("node.{trust_domain}")
 }
 
 /// Why an endpoint could not be made. Nothing stays open.

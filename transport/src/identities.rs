@@ -16,6 +16,7 @@ use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::sync::watch;
 
+use crate::endpoint::{Callee, any_node_name};
 use crate::identity::SpiffeId;
 use crate::metrics;
 use crate::svid::{Refusal, Svid, TrustBundle};
@@ -48,9 +49,14 @@ impl IdentitySet {
             .find(|svid| svid.id().service_name() == Some(name))
     }
 
-    fn by_dns_name(&self, name: &str) -> Option<&Svid> {
-        let svids = std::iter::once(&self.node).chain(self.services.values());
-        svids.into_iter().find(|svid| svid.id().dns_name() == name)
+    /// The SVID that answers to a server name (SNI): a service's, the node's, or the node's by [`any_node_name`].
+    pub(crate) fn by_server_name(&self, name: &str) -> Option<&Svid> {
+        if name == any_node_name(self.trust.trust_domain()) {
+            return Some(&self.node);
+        }
+        std::iter::once(&self.node)
+            .chain(self.services.values())
+            .find(|svid| svid.id().dns_name() == name)
     }
 }
 
@@ -95,7 +101,9 @@ pub(crate) struct ServerSvids(pub(crate) Arc<Identities>);
 impl ResolvesServerCert for ServerSvids {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let set = self.0.current.load();
-        let svid = hello.server_name().and_then(|name| set.by_dns_name(name));
+        let svid = hello
+            .server_name()
+            .and_then(|name| set.by_server_name(name));
         if svid.is_none() {
             metrics::handshake_refused(Refusal::UnknownName);
         }
@@ -167,7 +175,7 @@ impl ClientCertVerifier for CallerVerifier {
 #[derive(Debug)]
 pub(crate) struct CalleeVerifier {
     pub(crate) trust: TrustBundle,
-    pub(crate) expected: SpiffeId,
+    pub(crate) expected: Callee,
 }
 
 impl ServerCertVerifier for CalleeVerifier {
@@ -212,7 +220,7 @@ fn judge(
     leaf: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
     now: UnixTime,
-    expected: Option<&SpiffeId>,
+    expected: Option<&Callee>,
 ) -> Result<(), rustls::Error> {
     let chain: Vec<_> = std::iter::once(leaf)
         .chain(intermediates)
@@ -220,7 +228,7 @@ fn judge(
         .collect();
     let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(now.as_secs());
     let refusal = match trust.verify(&chain, now) {
-        Ok(leaf) if expected.is_none_or(|id| *id == leaf.id) => return Ok(()),
+        Ok(leaf) if expected.is_none_or(|callee| callee.accepts(&leaf.id)) => return Ok(()),
         Ok(_) => Refusal::WrongIdentity,
         Err(refusal) => refusal,
     };

@@ -7,13 +7,15 @@
 pub mod endpoint;
 pub mod identities;
 pub mod identity;
+pub mod messages;
 pub mod metrics;
 pub mod session;
 pub mod svid;
 mod tuning;
 
-pub use endpoint::{BindError, DialError, Endpoint, Options};
+pub use endpoint::{BindError, Callee, DialError, Endpoint, Options};
 pub use identities::{Identities, IdentitySet};
 pub use identity::{IdentityError, IdentityKind, SpiffeId, TrustDomain};
+pub use messages::{Courier, MessageError, Parcel};
 pub use session::{Protocol, Session};
 pub use svid::{Leaf, Refusal, Svid, SvidError, TrustBundle};
