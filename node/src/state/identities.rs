@@ -1,0 +1,196 @@
+//! Loading what this node can prove, and whom it trusts.
+
+use std::collections::BTreeMap;
+
+use starling_gossip::ServiceName;
+use starling_transport::{IdentityKind, IdentitySet, SpiffeId, Svid, TrustBundle};
+
+use super::{NODE_CHAIN, NODE_KEY, SERVICES, StateDir, StateError, TRUST};
+
+impl StateDir {
+    /// Reads roots, the node's SVID and those of its services: all of them or none. A set that does not fit together is
+    /// an error, so that a running agent keeps the one it has and a starting one does not start.
+    pub fn identities(&self) -> Result<IdentitySet, StateError> {
+        let node = self.svid(NODE_CHAIN, NODE_KEY)?;
+        if !matches!(node.id().kind(), IdentityKind::Node(_)) {
+            return Err(self.misplaced(NODE_CHAIN, &node));
+        }
+        let trust_domain = node.id().trust_domain().clone();
+        let trust =
+            TrustBundle::from_pem(trust_domain.clone(), &self.read(TRUST)?).map_err(|source| {
+                StateError::Identity {
+                    path: self.path().join(TRUST),
+                    source,
+                }
+            })?;
+        let mut services = BTreeMap::new();
+        for name in self.services()? {
+            let (chain, key) = service_files(&name);
+            let svid = self.svid(&chain, &key)?;
+            let named = ServiceName::parse(&name)
+                .ok()
+                .and_then(|n| SpiffeId::service(&trust_domain, n.as_str()).ok());
+            if named.as_ref() != Some(svid.id()) {
+                return Err(self.misplaced(&chain, &svid));
+            }
+            services.insert(svid.id().clone(), svid);
+        }
+        Ok(IdentitySet {
+            trust,
+            node,
+            services,
+        })
+    }
+
+    fn svid(&self, chain: &str, key: &str) -> Result<Svid, StateError> {
+        Svid::from_pem(&self.read(chain)?, &self.read_secret(key)?).map_err(|source| {
+            StateError::Identity {
+                path: self.path().join(chain),
+                source,
+            }
+        })
+    }
+
+    fn misplaced(&self, chain: &str, svid: &Svid) -> StateError {
+        StateError::Misplaced {
+            path: self.path().join(chain),
+            found: svid.id().clone(),
+        }
+    }
+}
+
+/// Names of a service's chain and key in a state directory.
+pub fn service_files(service: &str) -> (String, String) {
+    (
+        format!("{SERVICES}/{service}.pem"),
+        format!("{SERVICES}/{service}.key"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use starling_gossip::NodeName;
+    use starling_transport::TrustDomain;
+
+    use super::*;
+    use crate::ca::{Authority, LIFETIME};
+
+    fn issuer(parent: &Path, name: &str) -> (StateDir, Authority) {
+        let state = StateDir::create(&parent.join(name)).unwrap();
+        let authority =
+            Authority::init(&state, &TrustDomain::parse("example.org").unwrap()).unwrap();
+        (state, authority)
+    }
+
+    fn host(parent: &Path, name: &str, authority: &Authority) -> StateDir {
+        let state = StateDir::create(&parent.join(name)).unwrap();
+        let services = ["orders", "web"].map(|name| ServiceName::parse(name).unwrap());
+        authority
+            .write_bundle(&state, &NodeName::parse(name).unwrap(), &services, LIFETIME)
+            .unwrap();
+        state
+    }
+
+    #[test]
+    fn a_bundle_loads_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, authority) = issuer(dir.path(), "ca");
+        let set = host(dir.path(), "n2", &authority).identities().unwrap();
+        assert_eq!(set.node.id().node_name(), Some("n2"));
+        let services: Vec<_> = set
+            .services
+            .keys()
+            .filter_map(|id| id.service_name())
+            .collect();
+        assert_eq!(services, ["orders", "web"]);
+    }
+
+    /// Whatever is wrong with whichever file, the set is refused: it is never loaded with fewer checks or fewer names.
+    #[test]
+    fn a_broken_file_is_never_overlooked() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, authority) = issuer(dir.path(), "ca");
+        let state = host(dir.path(), "n2", &authority);
+        for name in [
+            "trust.pem",
+            "node.pem",
+            "node.key",
+            "svc/web.pem",
+            "svc/web.key",
+        ] {
+            let path = state.path().join(name);
+            let good = fs::read(&path).unwrap();
+            let refused = |what: &str| {
+                let refusal = state.identities().expect_err(&format!("{name} {what}"));
+                assert!(!refusal.to_string().is_empty());
+            };
+            // A service whose certificate is gone is not this node's any more.
+            if name != "svc/web.pem" {
+                fs::remove_file(&path).unwrap();
+                refused("missing");
+            }
+            let other = if name.ends_with(".key") {
+                "ca/root.pem"
+            } else {
+                "ca/root.key"
+            };
+            let other = fs::read(dir.path().join("ca").join(other)).unwrap();
+            for (what, content) in [
+                ("empty", &b""[..]),
+                ("truncated", &good[..good.len() / 2]),
+                ("zeros", &[0; 512]),
+                ("other PEM", &other),
+            ] {
+                state.write(name, content).unwrap();
+                refused(what);
+            }
+            fs::remove_file(&path).unwrap();
+            fs::create_dir(&path).unwrap();
+            refused("directory");
+            fs::remove_dir(&path).unwrap();
+            state.write(name, &good).unwrap();
+            state.identities().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, authority) = issuer(dir.path(), "ca");
+        let state = host(dir.path(), "n2", &authority);
+        state
+            .write("node.key", &state.read_secret("svc/web.key").unwrap())
+            .unwrap();
+        assert!(matches!(
+            state.identities(),
+            Err(StateError::Identity { .. })
+        ));
+    }
+
+    #[test]
+    fn a_certificate_under_another_name_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, authority) = issuer(dir.path(), "ca");
+        for (from, to) in [
+            ("svc/web", "svc/orders"),
+            ("node", "svc/node"),
+            ("svc/web", "node"),
+            ("svc/web", "svc/WEB"),
+        ] {
+            let state = host(dir.path(), "n2", &authority);
+            for end in ["pem", "key"] {
+                let bytes = state.read_secret(&format!("{from}.{end}")).unwrap();
+                state.write(&format!("{to}.{end}"), &bytes).unwrap();
+            }
+            let error = state.identities().unwrap_err();
+            assert!(
+                matches!(error, StateError::Misplaced { .. }),
+                "{from} as {to}: {error}"
+            );
+            fs::remove_dir_all(state.path()).unwrap();
+        }
+    }
+}
