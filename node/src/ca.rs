@@ -1,0 +1,226 @@
+//! The certificate authority of a mesh, as files in an issuer's state directory.
+//!
+//! A root that may be moved offline at once, an intermediate that signs, and leaves: one X.509-SVID for each node and
+//! each service. What is issued is checked by the same code that peers will check it with before it is handed out.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
+use starling_gossip::{NodeName, ServiceName};
+use starling_transport::{SpiffeId, Svid, TrustBundle, TrustDomain};
+
+use crate::state::{NODE_CHAIN, NODE_KEY, StateDir, TRUST, service_files};
+
+mod error;
+mod template;
+
+pub use error::CaError;
+
+/// A CA that can issue: the intermediate with its key, and the roots to check against.
+pub struct Authority {
+    trust_domain: TrustDomain,
+    trust_pem: String,
+    trust: TrustBundle,
+    intermediate_pem: String,
+    not_after: SystemTime,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A new identity: chain (leaf first) and PKCS#8 key, both PEM.
+pub struct Issued {
+    pub chain_pem: String,
+    pub key_pem: String,
+    pub not_after: SystemTime,
+}
+
+impl Authority {
+    /// Makes a root and an intermediate in `state`. Refuses when there is a CA or the identity of an existing mesh, as
+    /// replacing either would cut this host off from the others.
+    pub fn init(state: &StateDir, trust_domain: &TrustDomain) -> Result<Self, CaError> {
+        for name in [
+            ROOT_CERT,
+            ROOT_KEY,
+            INTERMEDIATE_CERT,
+            INTERMEDIATE_KEY,
+            TRUST,
+            NODE_CHAIN,
+        ] {
+            if state.exists(name) {
+                return Err(CaError::Exists {
+                    path: state.path().join(name),
+                });
+            }
+        }
+        let now = SystemTime::now();
+        let root_key = new_key()?;
+        let root = template::root(trust_domain, now)?;
+        let root_pem = root.self_signed(&root_key)?.pem();
+        let root_key_pem = root_key.serialize_pem();
+        let key = new_key()?;
+        let intermediate = template::intermediate(trust_domain, now)?;
+        let intermediate_pem = intermediate
+            .signed_by(&key, &Issuer::new(root, root_key))?
+            .pem();
+
+        // The keys go first: a certificate without its key is no use, and a second `init` finds either.
+        state.write(ROOT_KEY, root_key_pem.as_bytes())?;
+        state.write(ROOT_CERT, root_pem.as_bytes())?;
+        state.write(INTERMEDIATE_KEY, key.serialize_pem().as_bytes())?;
+        state.write(INTERMEDIATE_CERT, intermediate_pem.as_bytes())?;
+        state.write(TRUST, root_pem.as_bytes())?;
+        Self::load(state)
+    }
+
+    /// Takes up the CA in `state`. The root's key is not needed.
+    pub fn load(state: &StateDir) -> Result<Self, CaError> {
+        if !state.exists(INTERMEDIATE_CERT) {
+            return Err(CaError::NoAuthority {
+                state: state.path().to_owned(),
+            });
+        }
+        let intermediate_pem = text(state, INTERMEDIATE_CERT, state.read(INTERMEDIATE_CERT)?)?;
+        let key_pem = text(
+            state,
+            INTERMEDIATE_KEY,
+            state.read_secret(INTERMEDIATE_KEY)?,
+        )?;
+        let trust_pem = text(state, TRUST, state.read(TRUST)?)?;
+        let (trust_domain, not_after) =
+            template::read(&intermediate_pem).ok_or_else(|| CaError::NotAnIntermediate {
+                path: state.path().join(INTERMEDIATE_CERT),
+            })?;
+        let trust = TrustBundle::from_pem(trust_domain.clone(), trust_pem.as_bytes()).map_err(
+            |source| CaError::Trust {
+                path: state.path().join(TRUST),
+                source,
+            },
+        )?;
+        let key = KeyPair::from_pem(&key_pem)?;
+        let issuer = Issuer::from_ca_cert_pem(&intermediate_pem, key)?;
+        Ok(Self {
+            trust_domain,
+            trust_pem,
+            trust,
+            intermediate_pem,
+            not_after,
+            issuer,
+        })
+    }
+
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// Makes a key and an SVID for `id`. It ends with the intermediate at the latest.
+    pub fn issue(&self, id: &SpiffeId, lifetime: Duration) -> Result<Issued, CaError> {
+        if !(LIFETIME_MIN..=LIFETIME_MAX).contains(&lifetime) {
+            return Err(CaError::Lifetime { lifetime });
+        }
+        let now = SystemTime::now();
+        let not_after = (now + lifetime).min(self.not_after);
+        let key = new_key()?;
+        let leaf = template::leaf(id, now, not_after)?.signed_by(&key, &self.issuer)?;
+        let chain_pem = leaf.pem() + &self.intermediate_pem;
+        let key_pem = key.serialize_pem();
+        let svid =
+            Svid::from_pem(chain_pem.as_bytes(), key_pem.as_bytes()).map_err(CaError::Unusable)?;
+        self.trust
+            .verify_der(&svid.chain(), now)
+            .map_err(CaError::Refused)?;
+        Ok(Issued {
+            chain_pem,
+            key_pem,
+            not_after,
+        })
+    }
+
+    /// Writes what a host needs into `out`: roots, its node's SVID and those of `services`. What is there is replaced
+    /// file by file, unless it is another node's.
+    pub fn write_bundle(
+        &self,
+        out: &StateDir,
+        node: &NodeName,
+        services: &[ServiceName],
+        lifetime: Duration,
+    ) -> Result<(), CaError> {
+        let node = SpiffeId::node(&self.trust_domain, node.as_str()).map_err(CaError::Name)?;
+        check_same_node(out, &node)?;
+        out.write(TRUST, self.trust_pem.as_bytes())?;
+        write_svid(out, NODE_CHAIN, NODE_KEY, &self.issue(&node, lifetime)?)?;
+        for service in services {
+            let id =
+                SpiffeId::service(&self.trust_domain, service.as_str()).map_err(CaError::Name)?;
+            let (chain, key) = service_files(service.as_str());
+            write_svid(out, &chain, &key, &self.issue(&id, lifetime)?)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority")
+            .field("trust_domain", &self.trust_domain)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Issued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issued")
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The key first: between the two writes a reader meets a pair that does not fit, keeps what it has, and sees the
+/// fingerprint change once more when the chain arrives.
+fn write_svid(out: &StateDir, chain: &str, key: &str, issued: &Issued) -> Result<(), CaError> {
+    out.write(key, issued.key_pem.as_bytes())?;
+    out.write(chain, issued.chain_pem.as_bytes())?;
+    Ok(())
+}
+
+/// A bundle for one host written over another's would make two hosts one node.
+fn check_same_node(out: &StateDir, node: &SpiffeId) -> Result<(), CaError> {
+    if !out.exists(NODE_CHAIN) || !out.exists(NODE_KEY) {
+        return Ok(());
+    }
+    let svid = Svid::from_pem(&out.read(NODE_CHAIN)?, &out.read_secret(NODE_KEY)?);
+    match svid {
+        Ok(svid) if svid.id() != node => Err(CaError::OtherNode {
+            out: out.path().to_owned(),
+            found: svid.id().clone(),
+            asked: node.clone(),
+        }),
+        // A pair that does not fit is what a crash between the two writes leaves, and what we are asked to replace.
+        _ => Ok(()),
+    }
+}
+
+fn new_key() -> Result<KeyPair, CaError> {
+    Ok(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?)
+}
+
+fn text(state: &StateDir, name: &str, bytes: Vec<u8>) -> Result<String, CaError> {
+    String::from_utf8(bytes).map_err(|source| CaError::NotText {
+        path: state.path().join(name),
+        source,
+    })
+}
+
+pub const ROOT_CERT: &str = "ca/root.pem";
+pub const ROOT_KEY: &str = "ca/root.key";
+pub const INTERMEDIATE_CERT: &str = "ca/intermediate.pem";
+pub const INTERMEDIATE_KEY: &str = "ca/intermediate.key";
+
+/// Lifetime of a leaf unless asked for another.
+pub const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// Below this a leaf ends before it is of use.
+const LIFETIME_MIN: Duration = Duration::from_secs(1);
+/// As long as an intermediate; longer would be cut anyway.
+const LIFETIME_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+#[cfg(test)]
+mod tests;

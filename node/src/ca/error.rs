@@ -1,0 +1,70 @@
+//! Why the CA did not do what it was asked.
+
+use std::path::PathBuf;
+use std::string::FromUtf8Error;
+use std::time::Duration;
+
+use starling_transport::{IdentityError, Refusal, SpiffeId, SvidError};
+
+use crate::state::StateError;
+
+/// Files written before the error stay; asking again replaces them.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CaError {
+    #[error("{} exists already", path.display())]
+    Exists { path: PathBuf },
+    #[error("{} holds no CA", state.display())]
+    NoAuthority { state: PathBuf },
+    #[error("{} is not the certificate of an issuer", path.display())]
+    NotAnIntermediate { path: PathBuf },
+    #[error("{} cannot be used", path.display())]
+    Trust { path: PathBuf, source: SvidError },
+    #[error("{} is not text", path.display())]
+    NotText {
+        path: PathBuf,
+        source: FromUtf8Error,
+    },
+    #[error("{} belongs to {found}, not to {asked}", out.display())]
+    OtherNode {
+        out: PathBuf,
+        found: SpiffeId,
+        asked: SpiffeId,
+    },
+    #[error("a lifetime of {lifetime:?} is not between 1 second and 365 days")]
+    Lifetime { lifetime: Duration },
+    #[error("not a name")]
+    Name(#[source] IdentityError),
+    /// The intermediate does not belong to its key or to the roots, or has ended.
+    #[error("what this CA issues would be refused by its own mesh")]
+    Refused(#[source] Refusal),
+    #[error("what this CA issues cannot be used")]
+    Unusable(#[source] SvidError),
+    #[error("cannot make a certificate")]
+    Make(#[from] rcgen::Error),
+    #[error("no random bytes from the kernel")]
+    Random(#[source] std::io::Error),
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+impl CaError {
+    /// What puts it right.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Exists { .. } => {
+                "this host has an identity already; use another --state, or move the old directory away first".to_owned()
+            }
+            Self::NoAuthority { .. } => {
+                "run this on the host where `starling init` was run, or name its state directory with --state".to_owned()
+            }
+            Self::OtherNode { .. } => "choose another --out: two hosts must not be one node".to_owned(),
+            Self::Refused(_) => {
+                "see `openssl x509 -text` of ca/intermediate.pem and trust.pem: do they belong together, has one ended?"
+                    .to_owned()
+            }
+            Self::State(error) => return error.hint(),
+            _ => return None,
+        })
+    }
+}
