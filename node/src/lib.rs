@@ -7,4 +7,5 @@
 pub mod ca;
 pub mod config;
 mod random;
+pub mod reason;
 pub mod state;
