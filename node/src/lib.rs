@@ -6,6 +6,8 @@
 
 pub mod ca;
 pub mod config;
+pub mod headers;
 mod random;
 pub mod reason;
 pub mod state;
+pub mod telemetry;

@@ -1,0 +1,276 @@
+//! Which header fields cross the agent, and which it sets itself.
+//!
+//! Rules, the same at both ends, so that a peer that is not an agent gains nothing:
+//! - Fields of one hop end here (RFC 9110 §7.6.1), those named by `Connection` included. `Connection` cannot name away
+//!   what the mesh or message framing relies on.
+//! - Fields that claim an identity never pass from an app or a peer: `starling-*`, `x-forwarded-client-cert`,
+//!   `client-cert` and `client-cert-chain` (RFC 9440). Aliases that CGI-like servers would read as the same name
+//!   (`starling_caller`, `Starling.Caller`) count as the same. The callee's app gets `starling-caller` from its own agent.
+//! - `forwarded` and `x-forwarded-*` pass untouched, as does `via`: they tell of addresses, not of mesh identities, and
+//!   an app that is an edge proxy needs them to reach the apps behind it. The mesh adds none.
+//! - `starling-hops` is the one exception: it only ever counts up, and stops requests that go round in circles.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::request;
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+
+use crate::reason::{self, Reason};
+use crate::telemetry::trace::{self, TraceId};
+
+/// Who called: the caller's SPIFFE ID, set by the callee's agent for its app.
+pub const CALLER: HeaderName = HeaderName::from_static("starling-caller");
+/// How many times a request went through a caller's agent.
+pub const HOPS: HeaderName = HeaderName::from_static("starling-hops");
+
+/// Caller's agent: turns an app's request into one for the mesh, with its authority in the URI and nowhere else.
+/// `service` stands in for the host that HTTP/1.0 may leave out.
+pub fn request_from_app(head: &mut request::Parts, service: &str) -> Result<TraceId, Reason> {
+    if head.method == Method::CONNECT {
+        return Err(Reason::NotSupported);
+    }
+    let authority = match authority(head)? {
+        Some(authority) => authority,
+        None if head.version <= Version::HTTP_10 => parse_authority(service.as_bytes())?,
+        None => return Err(Reason::BadRequest),
+    };
+    let hops = hops(&head.headers) + 1;
+    if hops > HOPS_MAX {
+        return Err(Reason::Loop);
+    }
+    clean_request(&mut head.headers, hops);
+    set_uri(head, Some((Scheme::HTTPS, authority)))?;
+    Ok(trace::ensure(&mut head.headers, &mut fastrand::Rng::new()))
+}
+
+/// Callee's agent: turns a peer's request into one for the app, and tells the app who called. `caller` is the
+/// identity that the peer's certificate proved.
+pub fn request_from_peer(head: &mut request::Parts, caller: &str) -> Result<TraceId, Reason> {
+    let authority = authority(head)?.ok_or(Reason::BadRequest)?;
+    let hops = hops(&head.headers).min(HOPS_MAX);
+    clean_request(&mut head.headers, hops);
+    set_uri(head, Some((Scheme::HTTP, authority)))?;
+    let caller = HeaderValue::from_str(caller).map_err(|_invalid| Reason::Internal)?;
+    head.headers.insert(CALLER, caller);
+    Ok(trace::ensure(&mut head.headers, &mut fastrand::Rng::new()))
+}
+
+/// Callee's agent: the form HTTP/1.1 wants of a request cleaned by [`request_from_peer`]: `Host`, a bare path,
+/// one `cookie` field, and `te` announced as a field of this hop.
+pub fn into_http1(head: &mut request::Parts) -> Result<(), Reason> {
+    let authority = head.uri.authority().ok_or(Reason::BadRequest)?;
+    let host = HeaderValue::from_str(authority.as_str()).map_err(|_invalid| Reason::BadRequest)?;
+    head.headers.insert(HOST, host);
+    if head.headers.contains_key(TE) {
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static("te"));
+    }
+    join_cookies(&mut head.headers)?;
+    head.version = Version::HTTP_11;
+    set_uri(head, None)
+}
+
+/// Callee's agent: what of an app's response may enter the mesh.
+pub fn response_from_app(headers: &mut HeaderMap) {
+    remove_hop(headers);
+    remove_claims(headers);
+}
+
+/// Caller's agent: what of a peer's response may reach the app. Returns the reason if the peer says that its mesh end,
+/// not the app, failed the call.
+pub fn response_from_peer(headers: &mut HeaderMap) -> Option<Reason> {
+    let failed = headers
+        .get(reason::HEADER)
+        .and_then(|name| Reason::parse(name.as_bytes()));
+    response_from_app(headers);
+    if let Some(reason) = failed {
+        headers.insert(reason::HEADER, HeaderValue::from_static(reason.as_str()));
+    }
+    failed
+}
+
+/// Either agent: what of trailers may pass. They can neither frame a message nor claim an identity.
+pub fn trailers(headers: &mut HeaderMap) {
+    remove_hop(headers);
+    remove_claims(headers);
+    headers.remove(CONTENT_LENGTH);
+    headers.remove(HOST);
+}
+
+/// The one host a request is for: canonical, or nothing if it names none.
+fn authority(head: &request::Parts) -> Result<Option<Authority>, Reason> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let (host, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return Err(Reason::BadRequest);
+    }
+    let host = host
+        .map(|host| parse_authority(host.as_bytes()))
+        .transpose()?;
+    let Some(named) = head.uri.authority() else {
+        return Ok(host);
+    };
+    let named = parse_authority(named.as_str().as_bytes())?;
+    // HTTP/1 says that an absolute URI beats `Host`; the later versions call a difference malformed.
+    if head.version >= Version::HTTP_2 && host.is_some_and(|host| host != named) {
+        return Err(Reason::BadRequest);
+    }
+    Ok(Some(named))
+}
+
+/// Lower-case host and optional port, without user information.
+fn parse_authority(text: &[u8]) -> Result<Authority, Reason> {
+    let authority = Authority::try_from(text).map_err(|_invalid| Reason::BadRequest)?;
+    if authority.host().is_empty() || authority.as_str().contains('@') {
+        return Err(Reason::BadRequest);
+    }
+    if !authority
+        .as_str()
+        .bytes()
+        .any(|byte| byte.is_ascii_uppercase())
+    {
+        return Ok(authority);
+    }
+    let lower = authority.as_str().to_ascii_lowercase();
+    Authority::try_from(lower).map_err(|_invalid| Reason::BadRequest)
+}
+
+fn set_uri(head: &mut request::Parts, origin: Option<(Scheme, Authority)>) -> Result<(), Reason> {
+    let mut parts = std::mem::take(&mut head.uri).into_parts();
+    (parts.scheme, parts.authority) = origin.unzip();
+    parts
+        .path_and_query
+        .get_or_insert_with(|| PathAndQuery::from_static("/"));
+    head.uri = Uri::from_parts(parts).map_err(|_invalid| Reason::BadRequest)?;
+    Ok(())
+}
+
+fn clean_request(headers: &mut HeaderMap, hops: u8) {
+    let wants_trailers = wants_trailers(headers);
+    // Whoever framed by chunks framed by nothing else: a length beside it is what smuggling is made of.
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
+    remove_hop(headers);
+    remove_claims(headers);
+    headers.remove(HOST);
+    headers.remove("http2-settings");
+    // CGI programs would read it as the variable `HTTP_PROXY`.
+    headers.remove("proxy");
+    if wants_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    if hops > 0 {
+        headers.insert(HOPS, HeaderValue::from(u16::from(hops)));
+    }
+}
+
+/// Removes the fields of one hop and those that `Connection` names.
+fn remove_hop(headers: &mut HeaderMap) {
+    let named: Vec<_> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .filter(|name| !is_kept(name))
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in [CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+    headers.remove("keep-alive");
+    headers.remove("proxy-connection");
+}
+
+/// What `Connection` cannot name away: message framing, who is asked, who asks, and the trace.
+fn is_kept(name: &HeaderName) -> bool {
+    [HOST, CONTENT_LENGTH, trace::TRACEPARENT, trace::TRACESTATE].contains(name) || is_claim(name)
+}
+
+fn remove_claims(headers: &mut HeaderMap) {
+    let claims: Vec<_> = headers
+        .keys()
+        .filter(|name| is_claim(name))
+        .cloned()
+        .collect();
+    for name in claims {
+        headers.remove(name);
+    }
+}
+
+/// Whether a field, or one that a server may read as the same name, claims what only an agent may say.
+fn is_claim(name: &HeaderName) -> bool {
+    let plain = |byte: u8| {
+        if byte.is_ascii_alphanumeric() {
+            byte
+        } else {
+            b'-'
+        }
+    };
+    let begins = |with: &str| {
+        name.as_str().len() >= with.len()
+            && name
+                .as_str()
+                .bytes()
+                .map(plain)
+                .zip(with.bytes())
+                .all(|(a, b)| a == b)
+    };
+    begins("starling-")
+        || CLAIMS
+            .iter()
+            .any(|claim| name.as_str().len() == claim.len() && begins(claim))
+}
+
+fn wants_trailers(headers: &HeaderMap) -> bool {
+    let values = headers
+        .get_all(TE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    values
+        .into_iter()
+        .any(|value| value.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// Passages so far; what is no number counts as none, for only those that copy fields need to be stopped.
+fn hops(headers: &HeaderMap) -> u8 {
+    let values = headers
+        .get_all(HOPS)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    values
+        .filter_map(|value| value.parse().ok())
+        .max()
+        .map_or(0, |hops: u8| hops.min(u8::MAX - 1))
+}
+
+/// HTTP/2 and HTTP/3 may split `cookie` into many fields; HTTP/1.1 knows one.
+fn join_cookies(headers: &mut HeaderMap) -> Result<(), Reason> {
+    let crumbs: Vec<_> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if crumbs.len() > 1 {
+        let joined = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+            .map_err(|_invalid| Reason::BadRequest)?;
+        headers.insert(COOKIE, joined);
+    }
+    Ok(())
+}
+
+/// Passages through the mesh after which a request is taken to go round in circles. Apps that call on behalf of a
+/// request make a new one and start from zero; only proxies that copy every field count up.
+const HOPS_MAX: u8 = 16;
+
+/// Fields besides `starling-*` that claim an identity.
+const CLAIMS: [&str; 3] = [
+    "x-forwarded-client-cert",
+    "client-cert",
+    "client-cert-chain",
+];
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+//! What the agent tells of its work: logs, one access line per request or connection, metrics, trace ids.
+
+pub mod trace;
