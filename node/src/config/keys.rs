@@ -1,0 +1,264 @@
+//! Unknown keys: found all at once, before serde would stop at the first, and answered with the key that was meant.
+
+use serde::Deserialize;
+use serde::de::value::Error;
+use serde::de::{Deserializer, Error as _, Visitor};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::check::Checker;
+use super::raw;
+
+/// Removes every key that [`raw`] does not know, with a problem for each.
+pub(super) fn remove_unknown(file: &mut DeTable<'_>, checker: &mut Checker<'_>) {
+    known_only(file, &FILE, checker);
+    for section in [&ADMIN, &LOG, &LIMITS] {
+        if let Some(table) = file.get_mut(section.name).and_then(as_table_mut) {
+            known_only(table, section, checker);
+        }
+    }
+    for section in [&SERVICE, &UPSTREAM] {
+        let Some(list) = file.get_mut(section.name) else {
+            continue;
+        };
+        let DeValue::Array(list) = list.get_mut() else {
+            continue;
+        };
+        for table in list.iter_mut().filter_map(as_table_mut) {
+            known_only(table, section, checker);
+            if let Some(health) = table.get_mut(HEALTH.name).and_then(as_table_mut) {
+                known_only(health, &HEALTH, checker);
+            }
+        }
+    }
+}
+
+/// Problems for the settings of a node that stand where only services and upstreams belong.
+pub(super) fn refuse_node_settings(file: &DeTable<'_>, checker: &mut Checker<'_>) {
+    for key in file
+        .keys()
+        .filter(|key| ![SERVICE.name, UPSTREAM.name].contains(&key.get_ref().as_ref()))
+    {
+        let what = format!("`{}` is a setting of the whole node", key.get_ref());
+        checker.problem(
+            key.span(),
+            what,
+            "files in services.d hold [[service]] and [[upstream]]; move it to starling.toml",
+        );
+    }
+}
+
+/// A table of the files: its name and how to list its keys.
+struct Section {
+    name: &'static str,
+    /// As an operator would write it.
+    title: &'static str,
+    keys: fn() -> &'static [&'static str],
+}
+
+const FILE: Section = Section {
+    name: "",
+    title: "the top of the file",
+    keys: keys_of::<raw::File>,
+};
+const ADMIN: Section = Section {
+    name: "admin",
+    title: "[admin]",
+    keys: keys_of::<raw::Admin>,
+};
+const LOG: Section = Section {
+    name: "log",
+    title: "[log]",
+    keys: keys_of::<raw::Log>,
+};
+const LIMITS: Section = Section {
+    name: "limits",
+    title: "[limits]",
+    keys: keys_of::<raw::Limits>,
+};
+const SERVICE: Section = Section {
+    name: "service",
+    title: "[[service]]",
+    keys: keys_of::<raw::Service>,
+};
+const UPSTREAM: Section = Section {
+    name: "upstream",
+    title: "[[upstream]]",
+    keys: keys_of::<raw::Upstream>,
+};
+const HEALTH: Section = Section {
+    name: "health",
+    title: "health",
+    keys: keys_of::<raw::Health>,
+};
+const SECTIONS: [&Section; 7] = [&FILE, &ADMIN, &LOG, &LIMITS, &SERVICE, &UPSTREAM, &HEALTH];
+
+fn known_only(table: &mut DeTable<'_>, section: &Section, checker: &mut Checker<'_>) {
+    let known = (section.keys)();
+    let place = if section.name.is_empty() {
+        String::new()
+    } else {
+        format!(" in {}", section.title)
+    };
+    let unknown: Vec<_> = table
+        .keys()
+        .filter(|key| !known.contains(&key.get_ref().as_ref()))
+        .cloned()
+        .collect();
+    for key in unknown {
+        let name = key.get_ref().as_ref();
+        checker.problem(
+            key.span(),
+            format!("unknown key `{}`{place}", shown(name)),
+            &hint(name, section),
+        );
+        table.remove(name);
+    }
+}
+
+/// The key that was meant: a near spelling here, the same spelling elsewhere, or else the list of what there is.
+fn hint(name: &str, section: &Section) -> String {
+    let known = (section.keys)();
+    if let Some(near) = nearest(name, known) {
+        return format!("did you mean `{near}`?");
+    }
+    let home = SECTIONS.iter().find(|other| (other.keys)().contains(&name));
+    match home {
+        Some(home) if home.name.is_empty() => {
+            format!("`{name}` belongs at the top of the file, above the first [section]")
+        }
+        Some(home) => format!("`{name}` belongs in {}", home.title),
+        None => format!(
+            "known here: {}",
+            known
+                .iter()
+                .map(|key| format!("`{key}`"))
+                .collect::<Vec<_>>()
+                .join(", ")
+        ),
+    }
+}
+
+/// The one of `known` that `name` most likely is a slip of: at most one edit in three characters, at most two in all.
+pub(super) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    let allowed = (name.chars().count().max(3) / 3).min(2);
+    // A word of which nothing is left is another word.
+    let near = |edits: usize, key: &str| edits <= allowed && edits < key.chars().count();
+    let distances = known.iter().map(|key| (distance(name, key), *key));
+    distances
+        .filter(|(edits, key)| near(*edits, key))
+        .min()
+        .map(|(_, key)| key)
+}
+
+/// Insertions, deletions, replacements and swaps of neighbours that make `b` of `a`.
+fn distance(a: &str, b: &str) -> usize {
+    // Far apart in length is far apart; this also bounds the work for a key of a megabyte.
+    if a.len().abs_diff(b.len()) > 8 {
+        return usize::MAX;
+    }
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut before_last = vec![0; b.len() + 1];
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i; b.len() + 1];
+        for j in 1..=b.len() {
+            let replaced = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            row[j] = replaced.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                row[j] = row[j].min(before_last[j - 2] + 1);
+            }
+        }
+        before_last = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+/// Text from a file as a message can carry it: short, on one line.
+pub(super) fn shown(text: &str) -> String {
+    let mut short: String = text
+        .chars()
+        .take(SHOWN_CHARS_MAX)
+        .collect::<String>()
+        .escape_debug()
+        .to_string();
+    if text.chars().nth(SHOWN_CHARS_MAX).is_some() {
+        short.push('…');
+    }
+    short
+}
+
+fn as_table_mut<'v, 'i>(value: &'v mut Spanned<DeValue<'i>>) -> Option<&'v mut DeTable<'i>> {
+    match value.get_mut() {
+        DeValue::Table(table) => Some(table),
+        _ => None,
+    }
+}
+
+/// The keys of a raw table, asked of its own `Deserialize`, so that they are written down only once.
+pub(super) fn keys_of<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
+    struct Asker<'k>(&'k mut &'static [&'static str]);
+
+    impl<'de> Deserializer<'de> for Asker<'_> {
+        type Error = Error;
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            keys: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, Error> {
+            *self.0 = keys;
+            Err(Error::custom("only asking"))
+        }
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
+            Err(Error::custom("not a table"))
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+            unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    let mut keys: &[&str] = &[];
+    // The answer comes by the side door; the result is the error above.
+    let _ = T::deserialize(Asker(&mut keys));
+    keys
+}
+
+const SHOWN_CHARS_MAX: usize = 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_those_of_the_raw_tables() {
+        assert_eq!(
+            keys_of::<raw::Upstream>(),
+            ["service", "listen", "as", "protocol"]
+        );
+        assert!(SECTIONS.iter().all(|section| !(section.keys)().is_empty()));
+    }
+
+    #[test]
+    fn slips_are_recognised_and_other_words_are_not() {
+        let known = ["protocol", "port", "name", "as", "allow"];
+        for (slip, meant) in [
+            ("protcol", Some("protocol")),
+            ("protocl", Some("protocol")),
+            ("Port", Some("port")),
+            ("nmae", Some("name")),
+            ("sa", Some("as")),
+            ("alow", Some("allow")),
+            ("caller", None),
+            ("x", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(slip, &known), meant, "{slip}");
+        }
+        assert_eq!(nearest(&"a".repeat(1 << 20), &known), None);
+    }
+}

@@ -1,0 +1,133 @@
+//! The shape of the files. Nothing here is checked beyond its TOML type; values keep their place for messages.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, Visitor};
+use toml::Spanned;
+
+type Text = Option<Spanned<String>>;
+type Number = Option<Spanned<Whole>>;
+type Time = Option<Spanned<Duration>>;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) listen: Text,
+    pub(super) advertise: Text,
+    pub(super) seeds: Option<Vec<Spanned<String>>>,
+    pub(super) zone: Text,
+    pub(super) state: Text,
+    pub(super) admin: Option<Admin>,
+    pub(super) log: Option<Log>,
+    pub(super) limits: Option<Limits>,
+    pub(super) service: Option<Vec<Spanned<Service>>>,
+    pub(super) upstream: Option<Vec<Spanned<Upstream>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Admin {
+    pub(super) socket: Text,
+    pub(super) listen: Text,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Log {
+    pub(super) format: Text,
+    pub(super) level: Text,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limits {
+    pub(super) connections: Number,
+    pub(super) streams_per_peer: Number,
+    pub(super) header_bytes: Number,
+    pub(super) pending: Number,
+    pub(super) idle: Time,
+    pub(super) wait: Time,
+    pub(super) connect: Time,
+    pub(super) drain: Time,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Service {
+    pub(super) name: Text,
+    pub(super) address: Text,
+    pub(super) port: Number,
+    pub(super) protocol: Text,
+    pub(super) http: Text,
+    pub(super) allow: Option<Vec<Spanned<String>>>,
+    pub(super) labels: Option<Spanned<BTreeMap<String, String>>>,
+    pub(super) weight: Number,
+    pub(super) health: Option<Spanned<Health>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Health {
+    pub(super) kind: Text,
+    pub(super) path: Text,
+    pub(super) interval: Time,
+    pub(super) timeout: Time,
+    pub(super) up: Number,
+    pub(super) down: Number,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Upstream {
+    pub(super) service: Text,
+    pub(super) listen: Text,
+    #[serde(rename = "as")]
+    pub(super) caller: Text,
+    pub(super) protocol: Text,
+}
+
+/// A span of time as written. A type of its own so that a bare number is answered with how to write it.
+#[derive(Debug, Clone)]
+pub(super) struct Duration(pub(super) String);
+
+impl<'de> Deserialize<'de> for Duration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Written;
+        impl Visitor<'_> for Written {
+            type Value = Duration;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a time with its unit in quotes, such as \"30s\"")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {
+                Ok(Duration(text.to_owned()))
+            }
+        }
+        deserializer.deserialize_str(Written)
+    }
+}
+
+/// A number as written, with words of its own for what is none.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Whole(pub(super) i64);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Written;
+        impl Visitor<'_> for Written {
+            type Value = Whole;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number without quotes")
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Whole, E> {
+                Ok(Whole(number))
+            }
+        }
+        deserializer.deserialize_i64(Written)
+    }
+}

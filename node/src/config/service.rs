@@ -1,0 +1,267 @@
+//! `[[service]]`: what runs on this host and who may call it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::time::Duration;
+
+use starling_gossip::ServiceName;
+use starling_gossip::names::labels_ok;
+use toml::Spanned;
+
+use super::check::Checker;
+use super::keys::shown;
+use super::{Place, raw};
+
+/// A service that runs on this host. All of it is reloadable; what is in flight ends under the old settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    pub name: ServiceName,
+    /// Where the app listens: `address` (127.0.0.1 unless told otherwise) and `port`.
+    pub address: SocketAddr,
+    /// What the app speaks. Default `tcp`.
+    pub protocol: Protocol,
+    /// The version of HTTP spoken to the app. Default 1.
+    pub http: HttpVersion,
+    /// Services that may call it. Nobody else may; default nobody.
+    pub allow: Vec<ServiceName>,
+    /// What tells instances apart, such as `version = "v2"`. At most 16.
+    pub labels: BTreeMap<String, String>,
+    /// Its share among the instances of the service, 1 to 1000. Default 100.
+    pub weight: u16,
+    /// How the agent finds out whether the app works. Default: it is taken to work.
+    pub health: Option<Health>,
+    pub declared: Place,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// Bytes as they come.
+    Tcp,
+    /// HTTP/1.1 and HTTP/2, request by request.
+    Http,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HttpVersion {
+    H1,
+    /// In the clear with prior knowledge.
+    H2,
+}
+
+/// How the agent finds out whether an app works. Each check costs one connection to the app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    pub kind: HealthKind,
+    /// Time between checks. Default 2 seconds.
+    pub interval: Duration,
+    /// How long a check may take. Default 1 second.
+    pub timeout: Duration,
+    /// Successes in a row that make it healthy. Default 2.
+    pub up: u32,
+    /// Failures in a row that make it unhealthy. Default 2.
+    pub down: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HealthKind {
+    /// The port accepts a connection.
+    Tcp,
+    /// `GET path` is answered with 2xx or 3xx.
+    Http { path: String },
+}
+
+impl Service {
+    /// `None` after a problem with what everything else hangs on: the name and the port.
+    pub(super) fn check(raw: &Spanned<raw::Service>, checker: &mut Checker<'_>) -> Option<Self> {
+        let span = raw.span();
+        let raw = raw.get_ref();
+        let name = checker.required(
+            raw.name.as_ref(),
+            &span,
+            "name",
+            "callers use it: `name = \"orders\"`",
+        );
+        let name = name.and_then(|name| checker.service_name(name));
+        let port = checker.required(
+            raw.port.as_ref(),
+            &span,
+            "port",
+            "where the app listens: `port = 8080`",
+        );
+        let port = port.and_then(|port| checker.number("port", port, 1..=u16::MAX));
+        let ip = raw
+            .address
+            .as_ref()
+            .and_then(|address| checker.ip("address", address));
+        let protocol = raw
+            .protocol
+            .as_ref()
+            .and_then(|word| checker.choice("protocol", word, PROTOCOLS));
+        let protocol = protocol.unwrap_or(Protocol::Tcp);
+        let http = check_http(raw, protocol, checker);
+        let allow = raw
+            .allow
+            .iter()
+            .flatten()
+            .filter_map(|name| checker.service_name(name))
+            .collect();
+        let labels = check_labels(raw, checker);
+        let weight = raw
+            .weight
+            .as_ref()
+            .and_then(|weight| checker.number("weight", weight, 1..=1000));
+        let health = raw
+            .health
+            .as_ref()
+            .map(|health| Health::check(health, checker));
+        Some(Self {
+            name: name?,
+            address: SocketAddr::new(ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port?),
+            protocol,
+            http,
+            allow,
+            labels,
+            weight: weight.unwrap_or(100),
+            health,
+            declared: checker.place(&span),
+        })
+    }
+}
+
+impl Health {
+    fn check(raw: &Spanned<raw::Health>, checker: &mut Checker<'_>) -> Self {
+        let span = raw.span();
+        let raw = raw.get_ref();
+        let mut time = |key: &str, value: &Option<_>, range, default| {
+            value
+                .as_ref()
+                .and_then(|value| checker.duration(key, value, range))
+                .unwrap_or(default)
+        };
+        let interval = time(
+            "interval",
+            &raw.interval,
+            Duration::from_millis(100)..=Duration::from_secs(3600),
+            INTERVAL,
+        );
+        let timeout = time(
+            "timeout",
+            &raw.timeout,
+            Duration::from_millis(10)..=Duration::from_secs(60),
+            TIMEOUT,
+        );
+        let mut count = |key: &str, value: &Option<_>| {
+            value
+                .as_ref()
+                .and_then(|value| checker.number(key, value, 1..=100))
+                .unwrap_or(THRESHOLD)
+        };
+        let up = count("up", &raw.up);
+        let down = count("down", &raw.down);
+        Self {
+            kind: check_kind(raw, &span, checker),
+            interval,
+            timeout,
+            up,
+            down,
+        }
+    }
+}
+
+impl Protocol {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Http => "http",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+fn check_http(raw: &raw::Service, protocol: Protocol, checker: &mut Checker<'_>) -> HttpVersion {
+    let Some(word) = &raw.http else {
+        return HttpVersion::H1;
+    };
+    if protocol == Protocol::Tcp {
+        let what = "`http` says nothing about a service that speaks tcp";
+        checker.problem(
+            word.span(),
+            what,
+            "add `protocol = \"http\"`, or leave `http` out",
+        );
+    }
+    let versions = [("1", HttpVersion::H1), ("2", HttpVersion::H2)];
+    checker
+        .choice("http", word, &versions)
+        .unwrap_or(HttpVersion::H1)
+}
+
+fn check_labels(raw: &raw::Service, checker: &mut Checker<'_>) -> BTreeMap<String, String> {
+    let Some(labels) = &raw.labels else {
+        return BTreeMap::new();
+    };
+    if !labels_ok(labels.get_ref()) {
+        let hint = "at most 16; keys and values have up to 63 characters of a-z A-Z 0-9 . _ / -";
+        checker.problem(labels.span(), "these `labels` cannot be announced", hint);
+    }
+    labels.get_ref().clone()
+}
+
+fn check_kind(raw: &raw::Health, span: &Range<usize>, checker: &mut Checker<'_>) -> HealthKind {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Kind {
+        Tcp,
+        Http,
+    }
+    let kind = checker.required(
+        raw.kind.as_ref(),
+        span,
+        "kind",
+        "\"tcp\" (it accepts) or \"http\" (it answers 2xx or 3xx)",
+    );
+    let kind = kind
+        .and_then(|kind| checker.choice("kind", kind, &[("tcp", Kind::Tcp), ("http", Kind::Http)]));
+    match (&raw.path, kind) {
+        (Some(path), Some(Kind::Tcp)) => {
+            let what = "`path` says nothing about a check of kind tcp";
+            checker.problem(path.span(), what, "`kind = \"http\"`, or leave `path` out");
+            HealthKind::Tcp
+        }
+        (Some(path), _) => {
+            let text = path.get_ref();
+            // It goes into a request line as it is.
+            if !text.starts_with('/')
+                || text.len() > PATH_BYTES_MAX
+                || !text.bytes().all(|b| b.is_ascii_graphic())
+            {
+                let what = format!("`path` is not a path: `{}`", shown(text));
+                checker.problem(
+                    path.span(),
+                    what,
+                    "it begins with `/` and is plain ASCII, percent-encoded where needed",
+                );
+            }
+            HealthKind::Http { path: text.clone() }
+        }
+        (None, Some(Kind::Http)) => HealthKind::Http {
+            path: "/".to_owned(),
+        },
+        (None, _) => HealthKind::Tcp,
+    }
+}
+
+/// What `protocol` may say.
+pub(super) const PROTOCOLS: &[(&str, Protocol)] =
+    &[("tcp", Protocol::Tcp), ("http", Protocol::Http)];
+
+const INTERVAL: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(1);
+const THRESHOLD: u32 = 2;
+const PATH_BYTES_MAX: usize = 1024;
