@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 pub mod endpoint;
+pub mod h3;
 pub mod identities;
 pub mod identity;
 pub mod messages;
