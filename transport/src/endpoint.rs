@@ -113,6 +113,11 @@ impl Endpoint {
         let svid = set.svid(caller).ok_or_else(|| DialError::NotOurs {
             caller: caller.clone(),
         })?;
+        if svid.leaf().time_left(now()).is_zero() {
+            return Err(DialError::Expired {
+                caller: caller.clone(),
+            });
+        }
         let verifier = CalleeVerifier {
             trust: set.trust.clone(),
             expected: callee.clone(),
@@ -231,6 +236,12 @@ pub enum DialError {
         /// Who was to call.
         caller: SpiffeId,
     },
+    /// Our own certificate has ended; a peer would refuse it only after the handshake.
+    #[error("this node's certificate of {caller} has expired")]
+    Expired {
+        /// Who was to call.
+        caller: SpiffeId,
+    },
     /// No answer in time.
     #[error("no answer from {addr} within {budget:?}")]
     TimedOut {
@@ -284,6 +295,7 @@ impl DialError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NotOurs { .. } => "not_ours",
+            Self::Expired { .. } => "expired",
             Self::TimedOut { .. } => "timed_out",
             Self::Address { .. } => "address",
             Self::Handshake { .. } => "handshake",
@@ -346,13 +358,12 @@ async fn finish_handshake(
         }
     };
     let data = conn.handshake_data()?.downcast::<HandshakeData>().ok()?;
+
     let protocol = Spoken::from_alpn(data.protocol.as_deref()?)?;
     let leaf = peer_leaf(&conn)?;
     let set = identities.current();
     let name = data.server_name?;
-    let ours = std::iter::once(&set.node)
-        .chain(set.services.values())
-        .find(|svid| svid.id().dns_name() == name)?;
+    let ours = set.by_server_name(&name)?;
     counter!(metrics::CONNECTIONS, "side" => "accepted", "protocol" => protocol.as_str())
         .increment(1);
     Some(Session::new(

@@ -20,3 +20,8 @@ pub use identity::{IdentityError, IdentityKind, SpiffeId, TrustDomain};
 pub use messages::{Courier, MessageError, Parcel};
 pub use session::{Protocol, Session};
 pub use svid::{Leaf, Refusal, Svid, SvidError, TrustBundle};
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+//! A small CA and endpoints on loopback for this crate's tests.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, SanType,
+};
+use time::{Duration, OffsetDateTime};
+
+use crate::endpoint::{Endpoint, Options};
+use crate::identities::{Identities, IdentitySet};
+use crate::identity::{SpiffeId, TrustDomain};
+use crate::svid::{Svid, TrustBundle};
+
+/// A root that signs leaves directly.
+pub(crate) struct Ca {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    domain: TrustDomain,
+}
+
+impl Ca {
+    pub(crate) fn new() -> Self {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "test root");
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        Self {
+            issuer,
+            domain: TrustDomain::parse("test.example").unwrap(),
+        }
+    }
+
+    pub(crate) fn domain(&self) -> &TrustDomain {
+        &self.domain
+    }
+
+    pub(crate) fn bundle(&self) -> TrustBundle {
+        TrustBundle::from_pem(self.domain.clone(), self.issuer.as_ref().pem().as_bytes()).unwrap()
+    }
+
+    /// A leaf's parameters, good as they are.
+    pub(crate) fn params(&self, uris: &[&str]) -> CertificateParams {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.subject_alt_names = uris
+            .iter()
+            .map(|uri| SanType::URI((*uri).try_into().unwrap()))
+            .collect();
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        params.not_before = OffsetDateTime::now_utc() - Duration::minutes(5);
+        params.not_after = OffsetDateTime::now_utc() + Duration::hours(1);
+        params
+    }
+
+    /// Signs; returns chain and key in PEM.
+    pub(crate) fn sign(&self, params: CertificateParams) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        (cert.pem(), key.serialize_pem())
+    }
+
+    pub(crate) fn svid(&self, id: &SpiffeId) -> Svid {
+        let (chain, key) = self.sign(self.params(&[id.as_str()]));
+        Svid::from_pem(chain.as_bytes(), key.as_bytes()).unwrap()
+    }
+
+    pub(crate) fn node(&self, name: &str) -> SpiffeId {
+        SpiffeId::node(&self.domain, name).unwrap()
+    }
+
+    pub(crate) fn service(&self, name: &str) -> SpiffeId {
+        SpiffeId::service(&self.domain, name).unwrap()
+    }
+
+    pub(crate) fn set(&self, node: &str, services: &[&str]) -> IdentitySet {
+        let svids = services
+            .iter()
+            .map(|name| self.service(name))
+            .map(|id| (id.clone(), self.svid(&id)));
+        IdentitySet {
+            trust: self.bundle(),
+            node: self.svid(&self.node(node)),
+            services: svids.collect(),
+        }
+    }
+
+    /// An endpoint on loopback that holds these identities.
+    pub(crate) fn endpoint(&self, node: &str, services: &[&str]) -> Host {
+        let identities = Identities::new(self.set(node, services));
+        let options = Options {
+            listen: ([127, 0, 0, 1], 0).into(),
+            reset_key: [7; 64],
+            streams_per_peer: 64,
+            connections_max: 100,
+        };
+        let endpoint = Endpoint::bind(&options, Arc::clone(&identities)).unwrap();
+        let addr = endpoint.local_addr().unwrap();
+        Host {
+            endpoint,
+            identities,
+            addr,
+        }
+    }
+}
+
+pub(crate) struct Host {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) identities: Arc<Identities>,
+    pub(crate) addr: SocketAddr,
+}
