@@ -12,6 +12,7 @@ use rustls_pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Mutex, Semaphore, mpsc};
 
+use crate::h3::StartError;
 use crate::identities::{CalleeVerifier, CallerSvid, CallerVerifier, Identities, ServerSvids};
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::metrics;
@@ -159,6 +160,11 @@ impl Endpoint {
         self.quinn.local_addr()
     }
 
+    /// Grows each time another set of identities is put in force.
+    pub fn identities_revision(&self) -> u64 {
+        self.identities.revision()
+    }
+
     /// Connections open now, both ways.
     pub fn open_connections(&self) -> usize {
         self.quinn.open_connections()
@@ -272,6 +278,17 @@ pub enum DialError {
         /// Who was dialled.
         addr: SocketAddr,
     },
+    /// The node is known, but no address of it.
+    #[error("no address is known")]
+    NoAddress,
+    /// The connection ended before HTTP/3 could begin.
+    #[error("http/3 with {addr} did not begin")]
+    Start {
+        /// Who was dialled.
+        addr: SocketAddr,
+        /// What went wrong.
+        source: StartError,
+    },
     /// TLS cannot be set up.
     #[error("cannot set up tls")]
     Tls {
@@ -300,6 +317,8 @@ impl DialError {
             Self::Address { .. } => "address",
             Self::Handshake { .. } => "handshake",
             Self::NoIdentity { .. } => "no_identity",
+            Self::NoAddress => "no_address",
+            Self::Start { .. } => "start",
             Self::Tls { .. } => "tls",
             Self::BackingOff { .. } => "backing_off",
         }

@@ -88,6 +88,11 @@ impl Identities {
         self.revision.send_modify(|revision| *revision += 1);
     }
 
+    /// How often the set was replaced.
+    pub fn revision(&self) -> u64 {
+        *self.revision.borrow()
+    }
+
     /// Tells of replacements.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.revision.subscribe()

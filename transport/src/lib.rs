@@ -10,6 +10,7 @@ pub mod identities;
 pub mod identity;
 pub mod messages;
 pub mod metrics;
+pub mod pool;
 pub mod session;
 pub mod svid;
 mod tuning;
@@ -18,6 +19,7 @@ pub use endpoint::{BindError, Callee, DialError, Endpoint, Options};
 pub use identities::{Identities, IdentitySet};
 pub use identity::{IdentityError, IdentityKind, SpiffeId, TrustDomain};
 pub use messages::{Courier, MessageError, Parcel};
+pub use pool::Pool;
 pub use session::{Protocol, Session};
 pub use svid::{Leaf, Refusal, Svid, SvidError, TrustBundle};
 

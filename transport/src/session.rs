@@ -8,6 +8,7 @@ use ::metrics::counter;
 use tokio::sync::watch;
 
 use crate::endpoint::{now, peer_chain};
+use crate::h3::{Acceptor, Limits, StartError};
 use crate::identities::Identities;
 use crate::identity::SpiffeId;
 use crate::metrics;
@@ -117,6 +118,15 @@ impl Session {
     /// Ends it at once.
     pub fn close(&self) {
         self.conn.close(CLOSE_NO_ERROR.into(), b"");
+    }
+
+    /// Serves HTTP/3 on a session that a peer dialled.
+    pub async fn serve(&self, limits: Limits) -> Result<Acceptor, StartError> {
+        Acceptor::start(self.conn.clone(), limits).await
+    }
+
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.conn.stable_id() == other.conn.stable_id()
     }
 
     pub(crate) fn quinn(&self) -> &quinn::Connection {
