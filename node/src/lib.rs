@@ -4,6 +4,7 @@
 //! Read it like a request: [`outbound`] takes a local app's connection, [`balance`] picks an instance, the transport
 //! crate carries it, [`inbound`] on the other host judges the caller and hands it to the app.
 
+pub mod balance;
 pub mod ca;
 pub mod config;
 pub mod headers;

@@ -1,0 +1,229 @@
+//! Whether an instance may be tried. Pure: the caller brings the clock and the dice.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::reason::Reason;
+
+/// First ejection. An app that restarts is usually back within it.
+const EJECTION_MIN: Duration = Duration::from_secs(1);
+
+/// Longest ejection: a host that comes back gets calls again within half a minute, without anyone's word.
+const EJECTION_MAX: Duration = Duration::from_secs(30);
+
+/// Failures in a row, none of them a failed connection, that eject. One or two may be the request's own fault.
+const STREAK_MAX: u32 = 5;
+
+/// An instance's record of failures.
+#[derive(Debug, Default)]
+pub(super) struct Breaker {
+    /// Failures since the last success.
+    streak: u32,
+    /// Ejections since the last success.
+    ejections: u32,
+    until: Option<Instant>,
+    is_probed: bool,
+}
+
+/// What may be sent to an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    Good,
+    /// Its ejection is over: one call may find out.
+    HalfOpen,
+    Ejected,
+}
+
+/// How much a failure says about the instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Blame {
+    /// Nothing: the call itself was refused, or the caller left.
+    None,
+    /// Something, if it repeats.
+    Some,
+    /// Nobody can use it now.
+    All,
+}
+
+impl Breaker {
+    pub(super) fn standing(&self, now: Instant) -> Standing {
+        match self.until {
+            None => Standing::Good,
+            Some(until) if now < until || self.is_probed => Standing::Ejected,
+            Some(_) => Standing::HalfOpen,
+        }
+    }
+
+    /// Claims the one call that finds out; it must end in one of the three below.
+    pub(super) fn probe(&mut self) {
+        self.is_probed = true;
+    }
+
+    pub(super) fn succeeded(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Returns for how long this failure ejects the instance, if it does. `dice` is within 0 to 1.
+    ///
+    /// Failures of calls that were on their way when it was ejected say nothing new.
+    pub(super) fn failed(
+        &mut self,
+        blame: Blame,
+        is_probe: bool,
+        now: Instant,
+        dice: f64,
+    ) -> Option<Duration> {
+        if self.until.is_some() && !is_probe {
+            return None;
+        }
+        self.streak += 1;
+        if !is_probe && blame != Blame::All && self.streak < STREAK_MAX {
+            return None;
+        }
+        let ejection = ejection(self.ejections, dice);
+        *self = Self {
+            streak: 0,
+            ejections: self.ejections + 1,
+            until: Some(now + ejection),
+            is_probed: false,
+        };
+        Some(ejection)
+    }
+
+    /// The probe ended without an answer to its question; the next call asks again.
+    pub(super) fn abandoned(&mut self) {
+        self.is_probed = false;
+    }
+
+    pub(super) fn ejected_until(&self) -> Option<Instant> {
+        self.until
+    }
+}
+
+impl Blame {
+    /// What the reason a call failed for says of the instance that was asked.
+    pub(super) fn of(reason: Reason) -> Self {
+        match reason {
+            Reason::ConnectFailed
+            | Reason::WrongIdentity
+            | Reason::WrongService
+            | Reason::WrongProtocol
+            | Reason::UnknownService
+            | Reason::AppUnreachable
+            | Reason::Draining => Self::All,
+            Reason::UpstreamReset
+            | Reason::Timeout
+            | Reason::Overloaded
+            | Reason::AppBroken
+            | Reason::Internal => Self::Some,
+            Reason::BadRequest
+            | Reason::HeaderTooLarge
+            | Reason::SlowRequest
+            | Reason::NotSupported
+            | Reason::Loop
+            | Reason::NoInstance
+            | Reason::NoIdentity
+            | Reason::Denied
+            | Reason::CallerGone
+            | Reason::Idle => Self::None,
+        }
+    }
+}
+
+/// Doubles with each ejection in a row, within bounds, ± a quarter so that callers do not come back together.
+fn ejection(before: u32, dice: f64) -> Duration {
+    let doubled = EJECTION_MIN.saturating_mul(1 << before.min(16));
+    doubled
+        .min(EJECTION_MAX)
+        .mul_f64(0.75 + dice.clamp(0.0, 1.0) / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIDDLE: f64 = 0.5;
+
+    #[test]
+    fn a_failed_connection_ejects_at_once_and_doubles_up_to_a_bound() {
+        let mut now = Instant::now();
+        let mut breaker = Breaker::default();
+        let mut is_probe = false;
+        for seconds in [1, 2, 4, 8, 16, 30, 30] {
+            let expected = Duration::from_secs(seconds);
+            assert_eq!(
+                breaker.failed(Blame::All, is_probe, now, MIDDLE),
+                Some(expected)
+            );
+            assert_eq!(
+                breaker.standing(now + expected - Duration::from_nanos(1)),
+                Standing::Ejected
+            );
+            now += expected;
+            assert_eq!(breaker.standing(now), Standing::HalfOpen);
+            breaker.probe();
+            assert_eq!(
+                breaker.standing(now),
+                Standing::Ejected,
+                "one probe at a time"
+            );
+            is_probe = true;
+        }
+        breaker.succeeded();
+        assert_eq!(breaker.standing(now), Standing::Good);
+        assert_eq!(
+            breaker.failed(Blame::All, false, now, MIDDLE),
+            Some(EJECTION_MIN),
+            "starts over"
+        );
+    }
+
+    #[test]
+    fn other_failures_eject_only_in_a_row() {
+        let now = Instant::now();
+        let mut breaker = Breaker::default();
+        for _ in 0..3 {
+            for _ in 1..STREAK_MAX {
+                assert_eq!(breaker.failed(Blame::Some, false, now, MIDDLE), None);
+            }
+            breaker.succeeded();
+        }
+        for _ in 1..STREAK_MAX {
+            breaker.failed(Blame::Some, false, now, MIDDLE);
+        }
+        assert!(breaker.failed(Blame::Some, false, now, MIDDLE).is_some());
+    }
+
+    #[test]
+    fn calls_that_were_on_their_way_do_not_lengthen_an_ejection() {
+        let now = Instant::now();
+        let mut breaker = Breaker::default();
+        breaker.failed(Blame::All, false, now, MIDDLE);
+        let until = breaker.ejected_until();
+        for _ in 0..100 {
+            assert_eq!(breaker.failed(Blame::All, false, now, MIDDLE), None);
+        }
+        assert_eq!(breaker.ejected_until(), until);
+    }
+
+    #[test]
+    fn an_abandoned_probe_is_free_for_the_next() {
+        let now = Instant::now();
+        let mut breaker = Breaker::default();
+        breaker.failed(Blame::All, false, now, MIDDLE);
+        breaker.probe();
+        breaker.abandoned();
+        assert_eq!(breaker.standing(now + EJECTION_MAX), Standing::HalfOpen);
+    }
+
+    #[test]
+    fn jitter_stays_within_a_quarter() {
+        for dice in [-1.0, 0.0, 0.3, 1.0, 7.0, f64::NAN] {
+            let dice = if dice.is_nan() { 0.0 } else { dice };
+            let ejection = ejection(1, dice).as_secs_f64();
+            assert!((1.5..=2.5).contains(&ejection), "{dice}: {ejection}");
+        }
+        assert_eq!(ejection(u32::MAX, 1.0), EJECTION_MAX.mul_f64(1.25));
+    }
+}

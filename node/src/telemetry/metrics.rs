@@ -1,0 +1,220 @@
+//! Names of what this crate counts, and the recorder that shows it in the Prometheus text format.
+//!
+//! Labels hold names from the configuration or the verified catalogue and values of closed lists, never what the wire
+//! says. `docs/metrics.md` is the operator's page of these; a test keeps the two equal.
+
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, set_global_recorder,
+};
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
+use starling_gossip::ServiceName;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::process;
+use crate::reason::Reason;
+
+/// HTTP requests, once at either end.
+pub const REQUESTS: &str = "starling_requests_total";
+/// TCP connections carried, once at either end.
+pub const CONNECTIONS: &str = "starling_connections_total";
+/// From the head of a request to the end of its response.
+pub const REQUEST_DURATION: &str = "starling_request_duration_seconds";
+/// Bytes of bodies and tunnels.
+pub const TRAFFIC: &str = "starling_traffic_bytes_total";
+/// Requests and tunnels under way.
+pub const CALLS_OPEN: &str = "starling_calls_open";
+/// Connections open between agent and apps.
+pub const CONNECTIONS_OPEN: &str = "starling_connections_open";
+/// Calls sent to another instance after one failed.
+pub const RETRIES: &str = "starling_retries_total";
+/// Times an instance was left out because calls to it failed.
+pub const EJECTIONS: &str = "starling_ejections_total";
+/// Health checks of local apps.
+pub const HEALTH_CHECKS: &str = "starling_health_checks_total";
+/// Whether a local app passes its health check.
+pub const SERVICE_HEALTHY: &str = "starling_service_healthy";
+/// When a certificate of this node runs out.
+pub const SVID_EXPIRY: &str = "starling_svid_expiry_timestamp_seconds";
+/// Times the configuration was read again.
+pub const RELOADS: &str = "starling_config_reloads_total";
+/// When the configuration in force was read.
+pub const CONFIG_LOADED: &str = "starling_config_loaded_timestamp_seconds";
+/// Tasks that ended by panic.
+pub const TASK_PANICS: &str = "starling_task_panics_total";
+/// The version that runs.
+pub const BUILD_INFO: &str = "starling_build_info";
+
+/// Upper bounds of [`REQUEST_DURATION`]: a step of 2 to 2.5 from half a millisecond, which the mesh alone takes, to
+/// half a minute, where callers have given up.
+const DURATION_BUCKETS_S: [f64; 15] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+
+/// How often the recorder folds what histograms took in. Between two folds each sample costs it 8 bytes.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// The recorder of this process. Cheap to clone.
+#[derive(Clone)]
+pub struct Recorder(PrometheusHandle);
+
+/// Another recorder is installed in this process.
+#[derive(Debug, thiserror::Error)]
+#[error("metrics are already being recorded")]
+pub struct AlreadyInstalled;
+
+impl Recorder {
+    /// Makes this process record what it counts. Once per process, before any handle is fetched.
+    pub fn install() -> Result<Self, AlreadyInstalled> {
+        let recorder = build();
+        let handle = recorder.handle();
+        set_global_recorder(recorder).map_err(|_refused| AlreadyInstalled)?;
+        describe();
+        gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        Ok(Self(handle))
+    }
+
+    /// All metrics in the Prometheus text format, those of the process as of now.
+    pub fn render(&self) -> String {
+        process::record();
+        self.0.render()
+    }
+
+    /// Keeps the recorder small. Run it as long as the process lives.
+    pub async fn upkeep(self) {
+        let mut every = tokio::time::interval(UPKEEP_EVERY);
+        loop {
+            every.tick().await;
+            self.0.run_upkeep();
+        }
+    }
+}
+
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recorder").finish_non_exhaustive()
+    }
+}
+
+/// A call went to another instance because of `reason`.
+pub fn retried(callee: &ServiceName, reason: Reason) {
+    counter!(RETRIES, "callee" => callee.to_string(), "reason" => reason.as_str()).increment(1);
+}
+
+pub(crate) fn ejected(callee: &ServiceName, reason: Reason) {
+    counter!(EJECTIONS, "callee" => callee.to_string(), "reason" => reason.as_str()).increment(1);
+}
+
+pub(crate) fn health_checked(service: &ServiceName, passed: bool) {
+    let outcome = if passed { "passed" } else { "failed" };
+    counter!(HEALTH_CHECKS, "service" => service.to_string(), "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn health(service: &ServiceName, healthy: bool) {
+    gauge!(SERVICE_HEALTHY, "service" => service.to_string()).set(f64::from(u8::from(healthy)));
+}
+
+/// The certificate of `identity`, one of this node's own, ends at `not_after` (seconds since 1970).
+pub fn svid_expires(identity: &str, not_after: u64) {
+    gauge!(SVID_EXPIRY, "identity" => identity.to_owned()).set(not_after as f64);
+}
+
+/// The configuration was read again and taken, or refused.
+pub fn reloaded(taken: bool) {
+    let outcome = if taken { "taken" } else { "refused" };
+    counter!(RELOADS, "outcome" => outcome).increment(1);
+    if taken {
+        config_loaded();
+    }
+}
+
+/// The configuration in force was read now.
+pub fn config_loaded() {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    gauge!(CONFIG_LOADED).set(now.as_secs_f64());
+}
+
+/// The task called `task` ended by panic.
+pub fn task_panicked(task: &'static str) {
+    counter!(TASK_PANICS, "task" => task).increment(1);
+}
+
+fn build() -> PrometheusRecorder {
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(
+            Matcher::Full(REQUEST_DURATION.to_owned()),
+            &DURATION_BUCKETS_S,
+        )
+        .expect("buckets are given")
+        .build_recorder()
+}
+
+/// Tells the recorder what each metric of the agent means, those of the other crates included.
+fn describe() {
+    starling_gossip::metrics::describe();
+    starling_transport::metrics::describe();
+    process::describe();
+    describe_traffic();
+    describe_agent();
+}
+
+fn describe_traffic() {
+    describe_counter!(
+        REQUESTS,
+        "HTTP requests that ended, at the caller's and at the callee's agent; a retry is not counted again"
+    );
+    describe_counter!(
+        CONNECTIONS,
+        "TCP connections that ended, at the caller's and at the callee's agent; those of HTTP are not counted"
+    );
+    describe_histogram!(
+        REQUEST_DURATION,
+        Unit::Seconds,
+        "From the head of a request to the end of its response; TCP connections are not counted"
+    );
+    describe_counter!(
+        TRAFFIC,
+        Unit::Bytes,
+        "Bytes of bodies and TCP connections as they pass; header fields and what the mesh adds are not counted"
+    );
+    describe_gauge!(CALLS_OPEN, "Requests and TCP connections under way");
+    describe_gauge!(
+        CONNECTIONS_OPEN,
+        "Connections open from apps (side caller) and to apps (side callee); those between agents are not counted"
+    );
+    describe_counter!(
+        RETRIES,
+        "Calls sent to another instance after one failed, by the reason it failed for"
+    );
+    describe_counter!(
+        EJECTIONS,
+        "Times this node left an instance out because its calls failed; what its own health check says is not counted"
+    );
+}
+
+fn describe_agent() {
+    describe_counter!(HEALTH_CHECKS, "Health checks of local apps, by outcome");
+    describe_gauge!(
+        SERVICE_HEALTHY,
+        "1 if the local app of this service passes its health check or has none, else 0"
+    );
+    describe_gauge!(
+        SVID_EXPIRY,
+        Unit::Seconds,
+        "When the certificate of this identity, held by this node, runs out (Unix time)"
+    );
+    describe_counter!(
+        RELOADS,
+        "Times the configuration was read again, by outcome; the start is not counted"
+    );
+    describe_gauge!(
+        CONFIG_LOADED,
+        Unit::Seconds,
+        "When the configuration in force was read (Unix time)"
+    );
+    describe_counter!(TASK_PANICS, "Tasks of the agent that ended by panic");
+    describe_gauge!(BUILD_INFO, "1, with the version that runs as a label");
+}
