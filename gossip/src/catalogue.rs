@@ -8,6 +8,8 @@ use tokio::time::Instant;
 
 use crate::local::State;
 use crate::names::{Labels, NodeName, ServiceName};
+use crate::registry::{Entry, Registry};
+use crate::wire::manifest::Service;
 
 /// Everyone and everything we have proof of, at one moment. Replaced whole, never changed.
 #[derive(Debug, Clone)]
@@ -114,5 +116,131 @@ impl Catalogue {
     /// The member of that name.
     pub fn member(&self, node: &str) -> Option<&Arc<Member>> {
         self.members.get(node)
+    }
+}
+
+impl Registry {
+    /// The view that follows `before`.
+    pub(crate) fn catalogue(&self, before: &Catalogue, now_s: u64) -> Catalogue {
+        let mut members = BTreeMap::new();
+        let mut services: BTreeMap<ServiceName, Vec<Arc<Instance>>> = BTreeMap::new();
+        for entry in self.table().entries.values() {
+            let member = Arc::new(member(entry, now_s));
+            if member.state != State::Left {
+                for service in entry
+                    .manifest
+                    .services
+                    .iter()
+                    .filter(|service| entry.proves(service, now_s))
+                {
+                    let instance = instance(&member, service);
+                    services
+                        .entry(service.name.clone())
+                        .or_default()
+                        .push(instance);
+                }
+            }
+            members.insert(member.name.clone(), member);
+        }
+        services.values_mut().for_each(drop_dead);
+        services.retain(|_, instances| !instances.is_empty());
+        for instances in services.values_mut() {
+            instances
+                .iter_mut()
+                .for_each(|instance| keep_if_same(instance, before));
+        }
+        Catalogue {
+            version: before.version + 1,
+            local: before.local.clone(),
+            built_at: Instant::now(),
+            members,
+            services,
+        }
+    }
+}
+
+impl Entry {
+    /// Whether the node may offer a service it announces.
+    fn proves(&self, service: &Service, now_s: u64) -> bool {
+        self.vetted.node_valid(now_s) && self.vetted.service_valid(&service.name, now_s)
+    }
+}
+
+fn member(entry: &Entry, now_s: u64) -> Member {
+    let manifest = &entry.manifest;
+    let unproven = manifest
+        .services
+        .iter()
+        .filter(|service| !entry.proves(service, now_s));
+    Member {
+        name: entry.vetted.name.clone(),
+        identity: entry.vetted.node.identity.clone(),
+        addrs: manifest.addrs.clone(),
+        zone: manifest.zone.as_str().into(),
+        cell: manifest.cell,
+        state: manifest.state,
+        generation: manifest.generation,
+        sequence: manifest.sequence,
+        liveness: entry.pulse.liveness(),
+        heard_at: entry.heard_at,
+        liveness_at: entry.pulse.since(),
+        calls: manifest.calls.clone(),
+        unproven: unproven.map(|service| service.name.clone()).collect(),
+        not_after: entry.vetted.node.not_after,
+    }
+}
+
+fn instance(member: &Member, service: &Service) -> Arc<Instance> {
+    Arc::new(Instance {
+        node: member.name.clone(),
+        service: service.name.clone(),
+        protocol: service.protocol.as_str().into(),
+        labels: service.labels.clone(),
+        weight: if member.state == State::Draining {
+            0
+        } else {
+            service.weight
+        },
+        healthy: service.healthy,
+        addr: member.addrs[0],
+        zone: member.zone.clone(),
+        liveness: member.liveness,
+        changed_at: Instant::now(),
+    })
+}
+
+/// Drops the instances of dead nodes, unless they are more than half: then more likely it is us who are cut off, and a suspect
+/// instance is better than none.
+fn drop_dead(instances: &mut Vec<Arc<Instance>>) {
+    let dead = instances
+        .iter()
+        .filter(|instance| instance.liveness == Liveness::Dead)
+        .count();
+    if 2 * dead <= instances.len() {
+        instances.retain(|instance| instance.liveness != Liveness::Dead);
+        return;
+    }
+    for instance in instances
+        .iter_mut()
+        .filter(|instance| instance.liveness == Liveness::Dead)
+    {
+        Arc::make_mut(instance).liveness = Liveness::Suspect;
+    }
+}
+
+/// Takes the instance of the snapshot before where nothing changed but its date.
+fn keep_if_same(instance: &mut Arc<Instance>, before: &Catalogue) {
+    let old = before
+        .instances(instance.service.as_str())
+        .iter()
+        .find(|old| old.node == instance.node);
+    if let Some(old) = old {
+        let dated = Instance {
+            changed_at: old.changed_at,
+            ..Instance::clone(instance)
+        };
+        if dated == **old {
+            *instance = old.clone();
+        }
     }
 }

@@ -8,14 +8,25 @@
 //! all three brought by the caller.
 #![warn(missing_docs)]
 
+mod budget;
 pub mod carrier;
 pub mod catalogue;
+mod core;
+mod engine;
+mod guard;
 pub mod local;
 pub mod membership;
 pub mod metrics;
 pub mod names;
+mod own;
 pub mod proof;
+mod pulse;
+mod registry;
+mod rumours;
 pub mod settings;
+mod state_file;
+mod vetted;
+mod wire;
 
 pub use carrier::{Answer, Carrier, CarrierError, Inbound};
 pub use catalogue::{Catalogue, Instance, Liveness, Member};

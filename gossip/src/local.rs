@@ -81,9 +81,21 @@ pub enum LocalError {
         /// What may be.
         bytes_max: usize,
     },
+    /// More services or calls than can be announced.
+    #[error("a node announces at most 128 services and 256 calls")]
+    TooMany,
+    /// A chain with no certificate or with too many.
+    #[error("a certificate chain has 1 to 4 certificates")]
+    Chain,
+    /// The node's certificate does not prove the node's name to ourselves; to others it would not either.
+    #[error("the node's certificate does not prove its name in this trust domain")]
+    Unproven,
     /// The node's name changed, which only a restart can do.
     #[error("a running node cannot change its name")]
     Renamed,
+    /// The generation of the new life that another address means could not be kept.
+    #[error("the generation cannot be kept")]
+    Generation(#[source] std::io::Error),
     /// A key could not be used.
     #[error("the {whose} key could not sign")]
     Sign {

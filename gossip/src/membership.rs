@@ -1,28 +1,32 @@
 //! The running membership of this node.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
 use crate::carrier::Carrier;
 use crate::catalogue::Catalogue;
-use crate::local::{Local, LocalError};
+use crate::core::Core;
+use crate::local::{Local, LocalError, State};
 use crate::names::NodeName;
+use crate::own::{Own, next_generation};
 use crate::proof::Verifier;
+use crate::registry::Registry;
 use crate::settings::Settings;
 
 /// This node's part in the mesh. Dropping it ends all its tasks without a word to the others; [`Membership::leave`] says goodbye.
 #[derive(Debug)]
 pub struct Membership {
-    catalogue: ArcSwap<Catalogue>,
-    changes: watch::Sender<u64>,
+    core: Arc<Core>,
 }
 
 /// What our own connections to a node tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hint {
-    /// It does not answer.
+    /// It does not answer. It is suspect at once, and asked whether it is there; heartbeats that others relay no longer speak for
+    /// it until it shows itself.
     Suspect,
     /// It does.
     Alive,
@@ -35,58 +39,120 @@ pub enum StartError {
     /// What this node would say of itself cannot be said.
     #[error("this node cannot be announced")]
     Local(#[from] LocalError),
-    /// The generation could not be kept.
+    /// The generation could not be read or kept.
     #[error("the generation cannot be kept")]
     Generation(#[source] std::io::Error),
-    /// Reconciliation did not start.
-    #[error("reconciliation did not start: {0}")]
-    Engine(String),
 }
 
 impl Membership {
-    /// Joins the mesh: announces `local`, looks for others at the seeds and at the addresses seen before.
-    pub async fn start(
+    /// Joins the mesh: announces `local`, looks for others at the seeds and at the addresses seen before. Returns at once, with a
+    /// catalogue of this node alone; the others follow as they are found. Reads the small files named in `settings`.
+    pub fn start(
         settings: Settings,
         carrier: Arc<dyn Carrier>,
         verifier: Arc<dyn Verifier>,
         local: Local,
     ) -> Result<Self, StartError> {
-        let _ = (settings, carrier, verifier);
-        tokio::task::yield_now().await;
-        Ok(Self {
-            catalogue: ArcSwap::from_pointee(Catalogue::empty(local.node)),
-            changes: watch::Sender::new(0),
-        })
+        let now_ms = settings.clock.now_ms();
+        let generation = next_generation(now_ms, 1, settings.generation_file.as_deref())
+            .map_err(StartError::Generation)?;
+        let own = Own::new(&settings, verifier.clone(), local.clone(), generation);
+        let registry = Arc::new(Registry::new(&settings, own.id(), verifier));
+        let core = Arc::new(Core::new(settings, carrier, own, registry));
+        core.announce(local)?;
+        core.start();
+        Ok(Self { core })
     }
 
-    /// Announces something new about this node. Others learn of it at once.
+    /// Announces something new about this node. Others learn of it at once. Signs, so it takes some 100 µs, more when
+    /// certificates or services changed.
     pub fn set_local(&self, local: Local) -> Result<(), LocalError> {
-        let _ = local;
-        Ok(())
+        self.core.announce(local)
     }
 
     /// The present view of the mesh. Takes no lock.
     pub fn catalogue(&self) -> Arc<Catalogue> {
-        self.catalogue.load_full()
+        self.core.catalogue()
     }
 
     /// Tells the version of the catalogue whenever it is replaced.
     pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+        self.core.changes()
     }
 
-    /// Takes a hint from our own connections.
+    /// Takes a hint from our own connections. Unknown names are ignored.
     pub fn hint(&self, node: &NodeName, hint: Hint) {
-        let _ = (node, hint);
+        let registry = &self.core.registry;
+        match (registry.find(node), hint) {
+            (Some(node), Hint::Suspect) => registry.doubt(node),
+            (Some(node), Hint::Alive) => registry.seen(node),
+            (None, _) => {}
+        }
     }
 
-    /// Says goodbye: drains, leaves, and ends all tasks. Takes up to 5 seconds.
+    /// Checks everybody's certificates again. To be called when the trust bundle or the revocations changed; takes as long as
+    /// checking two signatures per node and service, and blocks.
+    pub fn recheck(&self) {
+        self.core.registry.recheck();
+    }
+
+    /// Says goodbye: draining until the others know it (3 seconds at most), then gone, then a second for that to spread. Ends all
+    /// tasks. Connections should be kept open until it returns.
     pub async fn leave(&self) {
+        if self.say(State::Draining) {
+            let _ = timeout(DRAIN_TIME, self.heard()).await;
+        }
+        if self.say(State::Left) {
+            let _ = timeout(DRAIN_TIME, self.heard()).await;
+            sleep(LINGER).await;
+        }
+        self.core.save_book().await;
         self.close().await;
     }
 
     /// Ends all tasks without a word to the others, as a crash would.
     pub async fn close(&self) {
-        tokio::task::yield_now().await;
+        self.core.stop();
+        self.core.stopped().await;
+    }
+
+    /// Announces our state; says whether that was possible and there is anybody to hear it.
+    fn say(&self, state: State) -> bool {
+        let said = self.core.announce(Local {
+            state,
+            ..self.core.local()
+        });
+        if let Err(error) = &said {
+            tracing::warn!(%error, "leaving without a word");
+        }
+        said.is_ok() && !self.core.peers().is_empty()
+    }
+
+    /// Ends when enough peers are known to have our newest manifest.
+    async fn heard(&self) {
+        let Some(newest) = self.core.newest() else {
+            return;
+        };
+        let enough = self.core.peers().len().min(HEARD_BY);
+        let mut acks = self.core.acks();
+        // Fails only with the core, which we hold.
+        let _ = acks
+            .wait_for(|acks| acks.values().filter(|acked| **acked >= newest).count() >= enough)
+            .await;
     }
 }
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.core.stop();
+    }
+}
+
+/// How many peers have to know before we go on leaving.
+const HEARD_BY: usize = 3;
+
+/// How long we wait for that.
+const DRAIN_TIME: Duration = Duration::from_secs(3);
+
+/// How long we stay after we are gone, for those who still ask.
+const LINGER: Duration = Duration::from_secs(1);

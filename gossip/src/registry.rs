@@ -1,0 +1,607 @@
+//! The manifests we hold: who may enter, what replaces what, and when something is forgotten.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::catalogue::Liveness;
+use crate::local::State;
+use crate::metrics::Refusal;
+use crate::names::{NodeId, NodeName};
+use crate::proof::Verifier;
+use crate::pulse::Pulse;
+use crate::settings::{Clock, Settings};
+use crate::vetted::{Cache, SKEW_S, Vetted};
+use crate::wire::Vouched;
+use crate::wire::credentials::hash;
+use crate::wire::manifest::{Manifest, Record, signed_bytes, trust_domain_hash};
+
+/// Everything verified that we know. Shared by all tasks; its locks are held for moments and never across an await.
+pub(crate) struct Registry {
+    trust_domain: String,
+    trust_domain_hash: [u8; 16],
+    /// Our own id.
+    pub(crate) own: NodeId,
+    clock: Clock,
+    verifier: Arc<dyn Verifier>,
+    nodes_max: usize,
+    dead_grace: Duration,
+    /// How long one sign of life counts.
+    evidence: Duration,
+    table: Mutex<Table>,
+    vetted: Mutex<Cache>,
+    /// Told whenever the catalogue may have to change.
+    pub(crate) changed: Notify,
+}
+
+/// One node.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) record: Bytes,
+    pub(crate) manifest: Arc<Manifest>,
+    pub(crate) vetted: Arc<Vetted>,
+    pub(crate) heard_at: Instant,
+    pub(crate) pulse: Pulse,
+}
+
+#[derive(Default)]
+pub(crate) struct Table {
+    pub(crate) entries: BTreeMap<NodeId, Entry>,
+    /// The newest manifest seen of nodes that are not in `entries`: older ones are not taken in again.
+    floors: BTreeMap<NodeId, (u64, u64)>,
+    /// The lives that began lately, oldest first.
+    lives: VecDeque<(Instant, NodeId)>,
+    /// Our own cell.
+    cell: u32,
+}
+
+/// How a record reached us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// From its owner itself.
+    Owner,
+    /// As a rumour, so it was signed moments ago.
+    Rumour,
+    /// From somebody who believes that the node is here.
+    Believer,
+    /// By reconciliation; it may be of any age.
+    Relay,
+}
+
+/// What became of a record that was not refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admitted {
+    /// It is new to us and in the table now.
+    News(NodeId),
+    /// We have it, or a newer one.
+    Known(NodeId),
+    /// It may be true, but we lack the credentials it names.
+    NeedsCredentials(NodeId),
+    /// It is our own, of a life that the present one does not outrank.
+    Outranked { generation: u64 },
+}
+
+impl Registry {
+    pub(crate) fn new(settings: &Settings, own: NodeId, verifier: Arc<dyn Verifier>) -> Self {
+        Self {
+            trust_domain_hash: trust_domain_hash(&settings.trust_domain),
+            trust_domain: settings.trust_domain.clone(),
+            own,
+            clock: settings.clock.clone(),
+            verifier,
+            nodes_max: settings.nodes_max,
+            dead_grace: settings.dead_grace,
+            evidence: EVIDENCE_INTERVALS * settings.interval,
+            table: Mutex::default(),
+            vetted: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// The table. Callers hold it for moments.
+    pub(crate) fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn vetted(&self) -> MutexGuard<'_, Cache> {
+        self.vetted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in a record that `sender` handed us, or says why not. `credentials` are those that came with it, if any did.
+    pub(crate) fn admit(
+        &self,
+        bytes: &[u8],
+        credentials: Option<&[u8]>,
+        sender: NodeId,
+        source: Source,
+    ) -> Result<Admitted, Refusal> {
+        let (record, manifest) = Record::decode(bytes)?;
+        let source = if manifest.node == sender {
+            Source::Owner
+        } else {
+            source
+        };
+        if let Some(admitted) = self.check_claims(&record, &manifest, source)? {
+            return Ok(admitted);
+        }
+        let Some(vetted) = self.credentials(&manifest, credentials)? else {
+            return Ok(Admitted::NeedsCredentials(manifest.node));
+        };
+        self.check_proof(&record, &manifest, &vetted)?;
+        if manifest.node == self.own {
+            return Ok(Admitted::Outranked {
+                generation: manifest.generation,
+            });
+        }
+        self.insert(bytes, manifest, vetted, source)
+    }
+
+    /// Everything that can be refused, or be known, before anything costly is done.
+    fn check_claims(
+        &self,
+        record: &Record,
+        manifest: &Manifest,
+        source: Source,
+    ) -> Result<Option<Admitted>, Refusal> {
+        let now_ms = self.clock.now_ms();
+        if manifest.trust_domain != self.trust_domain_hash {
+            return Err(Refusal::OtherMesh);
+        }
+        let soon_ms = now_ms + 1000 * SKEW_S;
+        if manifest.generation > soon_ms || manifest.issued > soon_ms / 1000 {
+            return Err(Refusal::Future);
+        }
+        let table = self.table();
+        if manifest.node == self.own {
+            return table.check_own(manifest);
+        }
+        if manifest.cell != table.cell {
+            return Err(Refusal::OtherCell);
+        }
+        let Some(known) = table.entries.get(&manifest.node) else {
+            let long_past = manifest.issued + u64::from(manifest.ttl_s) + SKEW_S < now_ms / 1000;
+            if long_past && source != Source::Owner {
+                return Err(Refusal::Expired);
+            }
+            let floor = table.floors.get(&manifest.node);
+            return match floor {
+                Some(floor) if manifest.order() < *floor => Err(Refusal::Stale),
+                _ => Ok(None),
+            };
+        };
+        match manifest.order().cmp(&known.manifest.order()) {
+            std::cmp::Ordering::Less if manifest.generation < known.manifest.generation => {
+                Err(Refusal::Stale)
+            }
+            std::cmp::Ordering::Less => Ok(Some(Admitted::Known(manifest.node))),
+            std::cmp::Ordering::Equal if record.same_manifest(&known.record) => {
+                Ok(Some(Admitted::Known(manifest.node)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The checked credentials a manifest names: from the cache, or those that came along. `None` if there are none.
+    fn credentials(
+        &self,
+        manifest: &Manifest,
+        along: Option<&[u8]>,
+    ) -> Result<Option<Arc<Vetted>>, Refusal> {
+        if let Some(vetted) = self.vetted().find(&manifest.credentials) {
+            return Ok(Some(vetted));
+        }
+        let Some(bytes) = along else {
+            return Ok(None);
+        };
+        if hash(bytes) != manifest.credentials {
+            return Err(Refusal::Credentials);
+        }
+        let vetted = Arc::new(Vetted::check(bytes, &self.trust_domain, &*self.verifier)?);
+        self.vetted().keep(vetted.clone());
+        Ok(Some(vetted))
+    }
+
+    fn check_proof(
+        &self,
+        record: &Record,
+        manifest: &Manifest,
+        vetted: &Vetted,
+    ) -> Result<(), Refusal> {
+        if vetted.id != manifest.node || !vetted.node_valid(self.clock.now_s()) {
+            return Err(Refusal::Credentials);
+        }
+        let message = signed_bytes(&self.trust_domain, &record.manifest.0);
+        self.verifier
+            .verify(&vetted.node, &message, &record.signature.0)
+            .map_err(|_signature| Refusal::Signature)
+    }
+
+    fn insert(
+        &self,
+        bytes: &[u8],
+        manifest: Manifest,
+        vetted: Arc<Vetted>,
+        source: Source,
+    ) -> Result<Admitted, Refusal> {
+        let now = Instant::now();
+        let now_s = self.clock.now_s();
+        let unproven = manifest
+            .services
+            .iter()
+            .filter(|service| !vetted.service_valid(&service.name, now_s));
+        let unproven = unproven.count();
+        let node = manifest.node;
+        let mut table = self.table();
+        let is_new_life = table.check_place(&manifest, &vetted, self.nodes_max)?;
+        if is_new_life {
+            table.check_lives(node, now, self.dead_grace)?;
+        }
+        let evidence = (source != Source::Relay).then_some(self.evidence);
+        let before = table.entries.remove(&node).filter(|_| !is_new_life);
+        let mut pulse = before.map_or_else(|| Pulse::new(now, evidence), |entry| entry.pulse);
+        if let Some(evidence) = evidence {
+            pulse.seen(now, evidence);
+        }
+        pulse.judge(now, false);
+        table.floors.remove(&node);
+        let record = Bytes::copy_from_slice(bytes);
+        table.entries.insert(
+            node,
+            Entry {
+                record,
+                manifest: Arc::new(manifest),
+                vetted,
+                heard_at: now,
+                pulse,
+            },
+        );
+        drop(table);
+        Refusal::Unproven.count(unproven);
+        self.changed.notify_one();
+        Ok(Admitted::News(node))
+    }
+
+    /// Puts our own record in its place.
+    pub(crate) fn set_own(&self, record: Bytes, manifest: Manifest, vetted: Arc<Vetted>) {
+        let now = Instant::now();
+        self.vetted().keep(vetted.clone());
+        let mut table = self.table();
+        table.cell = manifest.cell;
+        let mut pulse = Pulse::new(now, Some(FOREVER));
+        pulse.judge(now, false);
+        table.entries.insert(
+            manifest.node,
+            Entry {
+                record,
+                manifest: Arc::new(manifest),
+                vetted,
+                heard_at: now,
+                pulse,
+            },
+        );
+        drop(table);
+        self.changed.notify_one();
+    }
+
+    /// The node itself sent us something over its own connection.
+    pub(crate) fn seen(&self, node: NodeId) {
+        let now = Instant::now();
+        if let Some(entry) = self.table().entries.get_mut(&node) {
+            entry.pulse.seen(now, self.evidence);
+            if entry.pulse.judge(now, false) {
+                self.changed.notify_one();
+            }
+        }
+    }
+
+    /// Our own connections to the node fail.
+    pub(crate) fn doubt(&self, node: NodeId) {
+        let now = Instant::now();
+        if node == self.own {
+            return;
+        }
+        if let Some(entry) = self.table().entries.get_mut(&node) {
+            entry.pulse.doubt(now);
+            entry.pulse.judge(now, false);
+            self.changed.notify_one();
+        }
+    }
+
+    /// A probe of the node went unanswered.
+    pub(crate) fn probe_failed(&self, node: NodeId) {
+        if let Some(entry) = self.table().entries.get_mut(&node) {
+            entry.pulse.probe_failed();
+            if entry.pulse.judge(Instant::now(), false) {
+                self.changed.notify_one();
+            }
+        }
+    }
+
+    /// Judges everyone anew, given which lives the failure detector holds alive, forgets the long dead, and returns whom to
+    /// probe.
+    pub(crate) fn review(&self, phi_alive: &[(NodeId, u64)], probe: ProbePlan) -> Vec<NodeId> {
+        let now = Instant::now();
+        let mut changed = false;
+        let mut to_probe = Vec::new();
+        let mut table = self.table();
+        for (node, entry) in &mut table.entries {
+            if *node == self.own {
+                continue;
+            }
+            let life = (*node, entry.manifest.generation);
+            entry.pulse.phi(phi_alive.binary_search(&life).is_ok());
+            let here = entry.manifest.state != State::Left;
+            if here && entry.pulse.take_probe(now, probe.ahead, probe.pause) {
+                to_probe.push(*node);
+            }
+            changed |= entry.pulse.judge(now, entry.expired(now));
+        }
+        changed |= table.forget(now, self.own, self.dead_grace);
+        drop(table);
+        if changed {
+            self.changed.notify_one();
+        }
+        to_probe
+    }
+
+    /// Checks all credentials again, after the trust bundle or the revocations changed. Nodes that no longer have any are
+    /// forgotten. Takes as long as a join.
+    pub(crate) fn recheck(&self) {
+        self.vetted().clear();
+        let all: Vec<(NodeId, Arc<Vetted>)> = self
+            .table()
+            .entries
+            .iter()
+            .map(|(node, entry)| (*node, entry.vetted.clone()))
+            .collect();
+        for (node, before) in all.into_iter().filter(|(node, _)| *node != self.own) {
+            let now =
+                Vetted::check(&before.bytes, &self.trust_domain, &*self.verifier).map(Arc::new);
+            if let Ok(vetted) = &now {
+                self.vetted().keep(vetted.clone());
+            }
+            let mut table = self.table();
+            let same = table
+                .entries
+                .get(&node)
+                .is_some_and(|entry| Arc::ptr_eq(&entry.vetted, &before));
+            match now {
+                Ok(vetted) if same => {
+                    table
+                        .entries
+                        .entry(node)
+                        .and_modify(|entry| entry.vetted = vetted);
+                }
+                Err(_) if same => table.remove(node),
+                _ => {}
+            }
+        }
+        self.changed.notify_one();
+    }
+
+    /// Sets the newest manifests seen in former lives of ours; older ones are refused.
+    pub(crate) fn set_floors(&self, floors: impl Iterator<Item = (NodeId, (u64, u64))>) {
+        self.table().floors.extend(floors.take(FLOORS_MAX));
+    }
+
+    /// A page of what we know: of `wanted`, or of everyone believed to be here whose id is past `after`.
+    pub(crate) fn page(&self, wanted: &Wanted, bytes_max: usize) -> crate::wire::Page {
+        let table = self.table();
+        let mut page = crate::wire::Page::default();
+        let mut bytes = PAGE_HEADER_BYTES;
+        let entries: Box<dyn Iterator<Item = &Entry>> = match wanted {
+            Wanted::Nodes(nodes) => {
+                Box::new(nodes.iter().filter_map(|node| table.entries.get(node)))
+            }
+            Wanted::After(after) => {
+                let past = table
+                    .entries
+                    .iter()
+                    .filter(|(node, _)| after.is_none_or(|after| **node > after));
+                Box::new(past.map(|(_, entry)| entry).filter(|entry| entry.here()))
+            }
+        };
+        for entry in entries {
+            let vouched = Vouched {
+                record: crate::wire::Blob(entry.record.to_vec()),
+                credentials: crate::wire::Blob(entry.vetted.bytes.to_vec()),
+            };
+            bytes += vouched.wire_bytes();
+            if bytes > bytes_max {
+                page.more = true;
+                break;
+            }
+            page.records.push(vouched);
+        }
+        page
+    }
+
+    /// The id of a node by its name.
+    pub(crate) fn find(&self, name: &NodeName) -> Option<NodeId> {
+        let table = self.table();
+        table
+            .entries
+            .iter()
+            .find(|(_, entry)| entry.vetted.name == *name)
+            .map(|(node, _)| *node)
+    }
+}
+
+impl Entry {
+    /// Whether its manifest is past its time.
+    fn expired(&self, now: Instant) -> bool {
+        now > self.heard_at + Duration::from_secs(self.manifest.ttl_s.into())
+    }
+
+    /// Whether it is believed to be here.
+    pub(crate) fn here(&self) -> bool {
+        self.manifest.state != State::Left && self.pulse.liveness() != Liveness::Dead
+    }
+
+    /// Since when it is gone, if it is.
+    fn gone_since(&self) -> Option<Instant> {
+        match (self.manifest.state, self.pulse.liveness()) {
+            (State::Left, _) => Some(self.heard_at),
+            (_, Liveness::Dead) => Some(self.pulse.since()),
+            _ => None,
+        }
+    }
+}
+
+impl Table {
+    /// Judges a record that says it is ours. Only what the present life does not outrank is worth a look at its signature.
+    fn check_own(&self, manifest: &Manifest) -> Result<Option<Admitted>, Refusal> {
+        let Some(own) = self.entries.get(&manifest.node) else {
+            return Err(Refusal::AboutSelf);
+        };
+        match manifest.order().cmp(&own.manifest.order()) {
+            std::cmp::Ordering::Greater => Ok(None),
+            std::cmp::Ordering::Equal if *manifest != *own.manifest => Ok(None),
+            _ => Ok(Some(Admitted::Known(manifest.node))),
+        }
+    }
+
+    /// Whether a proven manifest may take its place; tells if it begins a new life.
+    fn check_place(
+        &self,
+        manifest: &Manifest,
+        vetted: &Vetted,
+        nodes_max: usize,
+    ) -> Result<bool, Refusal> {
+        let Some(known) = self.entries.get(&manifest.node) else {
+            return if self.entries.len() < nodes_max {
+                Ok(true)
+            } else {
+                Err(Refusal::Full)
+            };
+        };
+        if vetted.node.not_before < known.vetted.node.not_before {
+            return Err(Refusal::Superseded);
+        }
+        match manifest.order().cmp(&known.manifest.order()) {
+            std::cmp::Ordering::Less => Err(Refusal::Stale),
+            std::cmp::Ordering::Equal => Err(Refusal::Fork),
+            std::cmp::Ordering::Greater if manifest.generation > known.manifest.generation => {
+                Ok(true)
+            }
+            std::cmp::Ordering::Greater => {
+                let grows = manifest.kv_version > known.manifest.kv_version;
+                let stays = manifest.gossip_addr() == known.manifest.gossip_addr();
+                if grows && stays {
+                    Ok(false)
+                } else {
+                    Err(Refusal::Malformed)
+                }
+            }
+        }
+    }
+
+    /// chitchat remembers each life for the dead grace and has room for about 1,000; past that it panics. So lives are counted,
+    /// per node too, so that one node in a crash loop cannot use up what the others need.
+    fn check_lives(
+        &mut self,
+        node: NodeId,
+        now: Instant,
+        dead_grace: Duration,
+    ) -> Result<(), Refusal> {
+        while self
+            .lives
+            .front()
+            .is_some_and(|(began, _)| now > *began + dead_grace)
+        {
+            self.lives.pop_front();
+        }
+        let of_this = self
+            .lives
+            .iter()
+            .filter(|(_, other)| *other == node)
+            .count();
+        if self.lives.len() >= LIVES_MAX || of_this >= LIVES_PER_NODE_MAX {
+            return Err(Refusal::Full);
+        }
+        self.lives.push_back((now, node));
+        Ok(())
+    }
+
+    /// Forgets who is gone for longer than the grace; says whether anyone was.
+    fn forget(&mut self, now: Instant, own: NodeId, dead_grace: Duration) -> bool {
+        let long_gone = |entry: &Entry| {
+            entry
+                .gone_since()
+                .is_some_and(|since| now > since + dead_grace)
+        };
+        let gone: Vec<NodeId> = self
+            .entries
+            .iter()
+            .filter(|(node, entry)| **node != own && long_gone(entry))
+            .map(|(node, _)| *node)
+            .collect();
+        for node in &gone {
+            self.remove(*node);
+        }
+        !gone.is_empty()
+    }
+
+    fn remove(&mut self, node: NodeId) {
+        let Some(entry) = self.entries.remove(&node) else {
+            return;
+        };
+        if self.floors.len() >= FLOORS_MAX {
+            self.floors.pop_first();
+        }
+        self.floors.insert(node, entry.manifest.order());
+    }
+}
+
+impl Record {
+    /// Whether another record, encoded, holds the same manifest. Signatures may differ: ECDSA's can be made anew.
+    fn same_manifest(&self, other: &[u8]) -> bool {
+        Self::decode(other).is_ok_and(|(other, _)| other.manifest == self.manifest)
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry")
+            .field("own", &self.own)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which records go into a page.
+#[derive(Debug)]
+pub(crate) enum Wanted {
+    Nodes(Vec<NodeId>),
+    After(Option<NodeId>),
+}
+
+/// When to probe.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ProbePlan {
+    /// How long before the last evidence ends.
+    pub(crate) ahead: Duration,
+    /// How long after the last probe.
+    pub(crate) pause: Duration,
+}
+
+/// How long one sign of life counts, in intervals. The failure detector needs about five to see a new node.
+const EVIDENCE_INTERVALS: u32 = 10;
+
+/// Lives that may begin within the dead grace. chitchat's digest of them all has 45 KiB, which leaves its deltas 20 KiB.
+const LIVES_MAX: usize = 600;
+
+/// Lives of one node within the dead grace: a restart a minute. At the limit a node in a crash loop waits outside.
+const LIVES_PER_NODE_MAX: usize = 10;
+
+/// Former nodes whose newest manifest is remembered.
+const FLOORS_MAX: usize = 4096;
+
+/// A page's version, counts and flag.
+const PAGE_HEADER_BYTES: usize = 64;
+
+/// Our own evidence that we live does not end.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
