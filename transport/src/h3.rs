@@ -38,3 +38,8 @@ impl Default for Limits {
         }
     }
 }
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

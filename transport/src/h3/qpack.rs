@@ -135,7 +135,7 @@ pub(super) fn encode_connect(authority: &str, fields: &HeaderMap) -> Vec<u8> {
     out
 }
 
-fn put_integer(out: &mut Vec<u8>, flags: u8, prefix: u32, value: u64) {
+pub(super) fn put_integer(out: &mut Vec<u8>, flags: u8, prefix: u32, value: u64) {
     let mask = u64::from(u8::MAX >> (8 - prefix));
     if value < mask {
         out.put_u8(flags | value as u8);

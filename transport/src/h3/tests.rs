@@ -1,0 +1,7 @@
+//! Both ends over a real QUIC connection on loopback.
+
+mod cancel;
+mod drain;
+mod exchange;
+mod malformed;
+mod tunnel;
