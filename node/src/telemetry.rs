@@ -1,5 +1,11 @@
 //! What the agent tells of its work: logs, one access line per request or connection, metrics, trace ids.
 
+pub mod access;
+pub mod log;
 pub mod metrics;
 mod process;
+pub mod series;
 pub mod trace;
+
+pub use access::AccessLine;
+pub use series::{Series, Side, Traffic};

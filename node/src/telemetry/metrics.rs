@@ -156,6 +156,7 @@ fn build() -> PrometheusRecorder {
 fn describe() {
     starling_gossip::metrics::describe();
     starling_transport::metrics::describe();
+    starling_transport::h3::metrics::describe();
     process::describe();
     describe_traffic();
     describe_agent();
@@ -217,4 +218,130 @@ fn describe_agent() {
     );
     describe_counter!(TASK_PANICS, "Tasks of the agent that ended by panic");
     describe_gauge!(BUILD_INFO, "1, with the version that runs as a label");
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
+
+    use metrics::{
+        Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder as Record, SharedString,
+        with_local_recorder,
+    };
+
+    use super::*;
+
+    /// What `work` returned, and the page of what it counted.
+    pub(crate) fn recorded<T>(work: impl FnOnce() -> T) -> (T, String) {
+        let recorder = build();
+        let result = with_local_recorder(&recorder, work);
+        (result, recorder.handle().render())
+    }
+
+    /// Notes what is described: name → kind.
+    #[derive(Default)]
+    struct Notes(Arc<Mutex<BTreeMap<String, &'static str>>>);
+
+    impl Notes {
+        fn note(&self, name: KeyName, kind: &'static str, help: &SharedString) {
+            let name = name.as_str().to_owned();
+            assert!(!help.is_empty(), "{name} has no help");
+            assert_eq!(
+                self.0.lock().unwrap().insert(name.clone(), kind),
+                None,
+                "{name} twice"
+            );
+        }
+    }
+
+    impl Record for Notes {
+        fn describe_counter(&self, name: KeyName, _: Option<Unit>, help: SharedString) {
+            self.note(name, "counter", &help);
+        }
+        fn describe_gauge(&self, name: KeyName, _: Option<Unit>, help: SharedString) {
+            self.note(name, "gauge", &help);
+        }
+        fn describe_histogram(&self, name: KeyName, _: Option<Unit>, help: SharedString) {
+            self.note(name, "histogram", &help);
+        }
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            Counter::noop()
+        }
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    fn described() -> BTreeMap<String, &'static str> {
+        let notes = Notes::default();
+        with_local_recorder(&notes, describe);
+        notes.0.lock().unwrap().clone()
+    }
+
+    #[test]
+    fn every_metric_is_documented_and_nothing_else() {
+        let page = include_str!("../../../docs/metrics.md");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+        let mut written = BTreeMap::new();
+        for row in rows {
+            let (name, rest) = row.split_once("` | ").unwrap();
+            let kind = rest.split(" | ").next().unwrap();
+            assert_eq!(
+                written.insert(name.to_owned(), kind),
+                None,
+                "{name} twice in docs/metrics.md"
+            );
+        }
+        assert_eq!(
+            written,
+            described(),
+            "docs/metrics.md (left) and the code (right) differ"
+        );
+    }
+
+    #[test]
+    fn names_keep_the_rule() {
+        for (name, kind) in described() {
+            assert!(
+                name.starts_with("starling_") || name.starts_with("process_"),
+                "{name}"
+            );
+            // Processor time is a fraction, which the recorder's counters cannot hold.
+            let is_total = name.ends_with("_total") && name != "process_cpu_seconds_total";
+            assert_eq!(is_total, kind == "counter", "{name} is a {kind}");
+        }
+    }
+
+    #[test]
+    fn the_helpers_count_under_their_names() {
+        let orders = ServiceName::parse("orders").unwrap();
+        let ((), page) = recorded(|| {
+            describe();
+            retried(&orders, Reason::ConnectFailed);
+            ejected(&orders, Reason::Timeout);
+            health_checked(&orders, true);
+            health(&orders, false);
+            svid_expires("spiffe://example.org/svc/orders", 17);
+            reloaded(true);
+            reloaded(false);
+            task_panicked("listener");
+        });
+        for row in [
+            r#"starling_retries_total{callee="orders",reason="connect-failed"} 1"#,
+            r#"starling_ejections_total{callee="orders",reason="timeout"} 1"#,
+            r#"starling_health_checks_total{service="orders",outcome="passed"} 1"#,
+            r#"starling_service_healthy{service="orders"} 0"#,
+            r#"starling_svid_expiry_timestamp_seconds{identity="spiffe://example.org/svc/orders"} 17"#,
+            r#"starling_config_reloads_total{outcome="refused"} 1"#,
+            r#"starling_task_panics_total{task="listener"} 1"#,
+            "# HELP starling_ejections_total Times",
+            "# TYPE starling_config_loaded_timestamp_seconds gauge",
+        ] {
+            assert!(page.contains(row), "no {row} in\n{page}");
+        }
+    }
 }

@@ -1,0 +1,291 @@
+//! One line per request or connection, at each of the two ends.
+//!
+//! ```text
+//! request side=caller caller=web callee=orders instance=n2 protocol=http method=GET path=/cart status=200
+//!         bytes.in=0 bytes.out=512 duration_ms=3.2 trace.id=4bf92f3577b34da6a3ce929d0e0e4736
+//! ```
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use starling_gossip::NodeName;
+use tokio::time::Instant;
+
+use super::series::{Series, Traffic};
+use super::trace::TraceId;
+use crate::config::Protocol;
+use crate::reason::Reason;
+
+/// The target of access lines, for filters such as `info,starling::access=off`.
+pub const TARGET: &str = "starling::access";
+
+/// Longest path a line shows, in bytes; the rest is cut off and marked.
+const PATH_BYTES_MAX: usize = 512;
+
+/// One call under way. It logs its line and counts itself exactly once: by [`AccessLine::finish`], or when dropped, and
+/// then as one whose caller left unless another reason was given.
+#[derive(Debug)]
+pub struct AccessLine {
+    series: Arc<Series>,
+    traffic: Arc<Traffic>,
+    began: Instant,
+    caller: Option<Box<str>>,
+    instance: Option<NodeName>,
+    request: Option<Request>,
+    status: Option<StatusCode>,
+    reason: Option<Reason>,
+    trace: Option<TraceId>,
+    is_complete: bool,
+}
+
+#[derive(Debug)]
+struct Request {
+    method: Method,
+    path: Box<str>,
+}
+
+impl AccessLine {
+    /// A TCP connection.
+    pub fn connection(series: &Arc<Series>) -> Self {
+        Self {
+            traffic: series.began(),
+            series: series.clone(),
+            began: Instant::now(),
+            caller: None,
+            instance: None,
+            request: None,
+            status: None,
+            reason: None,
+            trace: None,
+            is_complete: false,
+        }
+    }
+
+    /// An HTTP request. Queries often hold secrets, so only the path is kept.
+    pub fn request(series: &Arc<Series>, method: &Method, path: &str) -> Self {
+        let mut line = Self::connection(series);
+        line.request = Some(Request {
+            method: method.clone(),
+            path: shorten(path).into(),
+        });
+        line
+    }
+
+    /// Counts bytes from elsewhere, such as a body that outlives the task of the request.
+    pub fn traffic(&self) -> &Arc<Traffic> {
+        &self.traffic
+    }
+
+    /// The name to show where the series says only [`super::series::OTHER`].
+    pub fn set_caller(&mut self, caller: &str) {
+        self.caller = Some(shorten(caller).into());
+    }
+
+    /// The node that the call was sent to, or that serves it. The last one counts.
+    pub fn set_instance(&mut self, node: &NodeName) {
+        self.instance = Some(node.clone());
+    }
+
+    pub fn set_status(&mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+
+    pub fn set_trace(&mut self, trace: TraceId) {
+        self.trace = Some(trace);
+    }
+
+    /// Why the mesh failed the call. The first reason counts: what follows is its consequence.
+    pub fn fail(&mut self, reason: Reason) {
+        self.reason.get_or_insert(reason);
+    }
+
+    /// The call ended as it should, or for the reason given before.
+    pub fn finish(mut self) {
+        self.is_complete = true;
+    }
+
+    fn write(&self) {
+        let took = self.began.elapsed();
+        let status = self.status.map(|status| status.as_u16());
+        self.series.ended(status, self.reason, took);
+        let request = self.request.as_ref();
+        tracing::info!(
+            target: TARGET,
+            side = self.series.side().as_str(),
+            caller = self.caller.as_deref().unwrap_or_else(|| self.series.caller()),
+            callee = self.series.callee(),
+            instance = self.instance.as_ref().map(NodeName::as_str),
+            protocol = self.series.protocol().as_str(),
+            method = request.map(|request| request.method.as_str()),
+            path = request.map(|request| &*request.path),
+            status,
+            "bytes.in" = self.traffic.bytes_in(),
+            "bytes.out" = self.traffic.bytes_out(),
+            duration_ms = took.as_micros() as f64 / 1000.0,
+            reason = self.reason.map(Reason::as_str),
+            "trace.id" = self.trace.as_ref().map(TraceId::as_str),
+            "{}",
+            if self.series.protocol() == Protocol::Http { "request" } else { "connection" },
+        );
+    }
+}
+
+impl Drop for AccessLine {
+    fn drop(&mut self) {
+        if !self.is_complete {
+            self.fail(Reason::CallerGone);
+        }
+        self.write();
+    }
+}
+
+fn shorten(text: &str) -> Cow<'_, str> {
+    if text.len() <= PATH_BYTES_MAX {
+        return text.into();
+    }
+    let end = (0..=PATH_BYTES_MAX)
+        .rev()
+        .find(|end| text.is_char_boundary(*end))
+        .unwrap_or_default();
+    format!("{}…", &text[..end]).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::log::tests::captured;
+    use crate::telemetry::metrics::tests::recorded;
+    use crate::telemetry::series::{OTHER, Side};
+
+    fn orders(side: Side, protocol: Protocol) -> Arc<Series> {
+        Series::new(side, "web", "orders", protocol)
+    }
+
+    #[test]
+    fn a_request_is_one_line_and_one_count() {
+        let (lines, page) = recorded(|| {
+            captured(|| {
+                let series = orders(Side::Caller, Protocol::Http);
+                let mut line = AccessLine::request(&series, &Method::GET, "/cart");
+                line.set_instance(&NodeName::parse("n2").unwrap());
+                line.set_status(StatusCode::OK);
+                line.set_trace(
+                    TraceId::parse(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+                        .unwrap(),
+                );
+                let traffic = line.traffic().clone();
+                traffic.add_in(5);
+                traffic.add_out(7);
+                line.finish();
+            })
+        });
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        let line: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
+        let expected = [
+            ("target", "starling::access"),
+            ("message", "request"),
+            ("side", "caller"),
+            ("caller", "web"),
+            ("callee", "orders"),
+            ("instance", "n2"),
+            ("protocol", "http"),
+            ("method", "GET"),
+            ("path", "/cart"),
+            ("trace.id", "4bf92f3577b34da6a3ce929d0e0e4736"),
+        ];
+        for (field, value) in expected {
+            assert_eq!(line[field], value, "{field} in {line}");
+        }
+        assert_eq!(
+            (&line["status"], &line["bytes.in"], &line["bytes.out"]),
+            (&200.into(), &5.into(), &7.into())
+        );
+        assert!(line["duration_ms"].is_f64() && line.get("reason").is_none());
+        for row in [
+            r#"starling_requests_total{side="caller",caller="web",callee="orders",reason="",status="2xx"} 1"#,
+            r#"starling_traffic_bytes_total{side="caller",caller="web",callee="orders",protocol="http",direction="in"} 5"#,
+            r#"starling_calls_open{side="caller",caller="web",callee="orders",protocol="http"} 0"#,
+            r#"starling_request_duration_seconds_count{side="caller",caller="web",callee="orders",protocol="http"} 1"#,
+        ] {
+            assert!(page.contains(row), "no {row} in\n{page}");
+        }
+    }
+
+    #[test]
+    fn a_dropped_line_says_the_caller_left() {
+        let (lines, page) = recorded(|| {
+            captured(|| drop(AccessLine::connection(&orders(Side::Callee, Protocol::Tcp))))
+        });
+        assert_eq!(lines.len(), 1);
+        assert!(
+            lines[0].contains(r#""reason":"caller-gone""#)
+                && lines[0].contains(r#""message":"connection""#),
+            "{lines:?}"
+        );
+        assert!(!lines[0].contains("method"), "{lines:?}");
+        let row = r#"starling_connections_total{side="callee",caller="web",callee="orders",reason="caller-gone"} 1"#;
+        assert!(page.contains(row), "{page}");
+        assert!(
+            !page.contains("starling_request_duration_seconds_count{"),
+            "{page}"
+        );
+    }
+
+    #[test]
+    fn the_first_reason_counts() {
+        let (lines, page) = recorded(|| {
+            captured(|| {
+                let mut line =
+                    AccessLine::request(&orders(Side::Caller, Protocol::Http), &Method::GET, "/");
+                line.fail(Reason::ConnectFailed);
+                line.fail(Reason::Timeout);
+            })
+        });
+        assert!(
+            lines[0].contains(r#""reason":"connect-failed""#),
+            "{lines:?}"
+        );
+        assert!(
+            page.contains(r#"reason="connect-failed",status="5xx"} 1"#),
+            "{page}"
+        );
+    }
+
+    #[test]
+    fn a_stranger_is_named_in_the_line_only() {
+        let (lines, page) = recorded(|| {
+            captured(|| {
+                let series = Series::new(Side::Callee, OTHER, "orders", Protocol::Http);
+                let mut line = AccessLine::request(&series, &Method::GET, "/");
+                line.set_caller("stranger");
+                line.fail(Reason::Denied);
+                line.finish();
+            })
+        });
+        assert!(lines[0].contains(r#""caller":"stranger""#), "{lines:?}");
+        assert!(
+            page.contains(r#"caller="other""#) && !page.contains("stranger"),
+            "{page}"
+        );
+    }
+
+    #[test]
+    fn long_paths_are_cut_at_a_character() {
+        let path = format!("/{}", "ä".repeat(PATH_BYTES_MAX));
+        let short = shorten(&path);
+        assert!(short.len() <= PATH_BYTES_MAX + '…'.len_utf8() && short.ends_with("ä…"));
+        assert_eq!(shorten("/short"), "/short");
+    }
+
+    #[test]
+    fn open_connections_are_counted_back() {
+        let ((), page) = recorded(|| {
+            let series = orders(Side::Caller, Protocol::Tcp);
+            let (first, _second) = (series.open(), series.open());
+            drop(first);
+        });
+        let row = r#"starling_connections_open{side="caller",caller="web",callee="orders",protocol="tcp"} 0"#;
+        assert!(page.contains(row), "{page}");
+    }
+}

@@ -1,0 +1,198 @@
+//! The handles of all metrics of one caller and callee at one end, fetched once and used for every call.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+use super::metrics as names;
+use crate::config::Protocol;
+use crate::reason::Reason;
+
+/// Which of the two agents tells of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    Caller,
+    Callee,
+}
+
+/// Who calls whom, how, and at which end. Shared by all calls that agree in this.
+///
+/// Callers must be names from the configuration or members of `allow`: a peer that is refused is [`OTHER`], or anyone
+/// with a certificate could add series.
+pub struct Series {
+    side: Side,
+    caller: Arc<str>,
+    callee: Arc<str>,
+    protocol: Protocol,
+    /// By status class, then by reason; most are never used.
+    ended: [OnceLock<Counter>; ENDS],
+    /// Of HTTP only: how long a TCP connection lasts tells nothing.
+    duration: Option<Histogram>,
+    bytes_in: Counter,
+    bytes_out: Counter,
+    calls_open: Gauge,
+    connections_open: Gauge,
+}
+
+/// The caller's name in labels when it is not one we know.
+pub const OTHER: &str = "other";
+
+/// Bytes of one call as they pass. `in` is from caller to callee and `out` is back, at both ends.
+#[derive(Debug)]
+pub struct Traffic {
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    series: Arc<Series>,
+}
+
+/// Counts one connection with an app as open until dropped.
+#[derive(Debug)]
+pub struct Open(Arc<Series>);
+
+/// 1xx to 5xx and none, when the mesh did not fail the call; and each reason.
+const ENDS: usize = 6 + Reason::ALL.len();
+
+impl Side {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Callee => "callee",
+        }
+    }
+}
+
+impl Series {
+    pub fn new(side: Side, caller: &str, callee: &str, protocol: Protocol) -> Arc<Self> {
+        let labels = [
+            ("side", side.as_str().to_owned()),
+            ("caller", caller.to_owned()),
+            ("callee", callee.to_owned()),
+            ("protocol", protocol.as_str().to_owned()),
+        ];
+        let traffic = |direction: &'static str| {
+            let mut labels = labels.to_vec();
+            labels.push(("direction", direction.to_owned()));
+            counter!(names::TRAFFIC, &labels)
+        };
+        Arc::new(Self {
+            side,
+            caller: caller.into(),
+            callee: callee.into(),
+            protocol,
+            ended: [const { OnceLock::new() }; ENDS],
+            duration: (protocol == Protocol::Http)
+                .then(|| histogram!(names::REQUEST_DURATION, &labels)),
+            bytes_in: traffic("in"),
+            bytes_out: traffic("out"),
+            calls_open: gauge!(names::CALLS_OPEN, &labels),
+            connections_open: gauge!(names::CONNECTIONS_OPEN, &labels),
+        })
+    }
+
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    pub fn caller(&self) -> &str {
+        &self.caller
+    }
+
+    pub fn callee(&self) -> &str {
+        &self.callee
+    }
+
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Counts a connection with an app.
+    pub fn open(self: &Arc<Self>) -> Open {
+        self.connections_open.increment(1.0);
+        Open(self.clone())
+    }
+
+    pub(super) fn began(self: &Arc<Self>) -> Arc<Traffic> {
+        self.calls_open.increment(1.0);
+        Arc::new(Traffic {
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            series: self.clone(),
+        })
+    }
+
+    pub(super) fn ended(&self, status: Option<u16>, reason: Option<Reason>, took: Duration) {
+        self.calls_open.decrement(1.0);
+        if let Some(duration) = &self.duration {
+            duration.record(took.as_secs_f64());
+        }
+        let class = status.map_or(0, |status| usize::from(status / 100)).min(5);
+        let end = reason.map_or(class, |reason| 6 + reason as usize);
+        self.ended[end]
+            .get_or_init(|| self.end_counter(class, reason))
+            .increment(1);
+    }
+
+    /// A reason goes with one status, and so with one class, except where the answer had begun: then the reason tells
+    /// more than the status, and the class is that of the reason.
+    fn end_counter(&self, class: usize, reason: Option<Reason>) -> Counter {
+        let class = reason.map_or(class, |reason| usize::from(reason.status().as_u16() / 100));
+        let mut labels = vec![
+            ("side", self.side.as_str().to_owned()),
+            ("caller", self.caller.to_string()),
+            ("callee", self.callee.to_string()),
+            ("reason", reason.map_or("", Reason::as_str).to_owned()),
+        ];
+        match self.protocol {
+            Protocol::Tcp => counter!(names::CONNECTIONS, &labels),
+            Protocol::Http => {
+                labels.push(("status", CLASSES[class].to_owned()));
+                counter!(names::REQUESTS, &labels)
+            }
+        }
+    }
+}
+
+impl Traffic {
+    /// Bytes passed from the caller's side to the callee's.
+    pub fn add_in(&self, bytes: usize) {
+        self.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.series.bytes_in.increment(bytes as u64);
+    }
+
+    /// Bytes passed from the callee's side to the caller's.
+    pub fn add_out(&self, bytes: usize) {
+        self.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.series.bytes_out.increment(bytes as u64);
+    }
+
+    pub fn bytes_in(&self) -> u64 {
+        self.bytes_in.load(Ordering::Relaxed)
+    }
+
+    pub fn bytes_out(&self) -> u64 {
+        self.bytes_out.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections_open.decrement(1.0);
+    }
+}
+
+impl std::fmt::Debug for Series {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            side,
+            caller,
+            callee,
+            protocol,
+            ..
+        } = self;
+        write!(f, "{caller}→{callee} {protocol} at the {}", side.as_str())
+    }
+}
+
+const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
