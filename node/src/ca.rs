@@ -114,9 +114,7 @@ impl Authority {
 
     /// Makes a key and an SVID for `id`. It ends with the intermediate at the latest.
     pub fn issue(&self, id: &SpiffeId, lifetime: Duration) -> Result<Issued, CaError> {
-        if !(LIFETIME_MIN..=LIFETIME_MAX).contains(&lifetime) {
-            return Err(CaError::Lifetime { lifetime });
-        }
+        check_lifetime(lifetime)?;
         let now = SystemTime::now();
         let not_after = (now + lifetime).min(self.not_after);
         let key = new_key()?;
@@ -172,6 +170,14 @@ impl fmt::Debug for Issued {
             .field("not_after", &self.not_after)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether certificates may live this long; for asking before anything is written.
+pub fn check_lifetime(lifetime: Duration) -> Result<(), CaError> {
+    if (LIFETIME_MIN..=LIFETIME_MAX).contains(&lifetime) {
+        return Ok(());
+    }
+    Err(CaError::Lifetime { lifetime })
 }
 
 /// The key first: between the two writes a reader meets a pair that does not fit, keeps what it has, and sees the

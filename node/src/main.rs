@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `starling`. Everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    starling::cli::main()
+}

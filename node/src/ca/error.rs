@@ -31,7 +31,7 @@ pub enum CaError {
         found: SpiffeId,
         asked: SpiffeId,
     },
-    #[error("a lifetime of {lifetime:?} is not between 1 second and 365 days")]
+    #[error("a lifetime of {} is not between 1 second and 365 days", humantime::format_duration(*lifetime))]
     Lifetime { lifetime: Duration },
     #[error("not a name")]
     Name(#[source] IdentityError),

@@ -32,6 +32,8 @@ impl Config {
             Ok(_) => return Err(unreadable(directory, "it is not a directory")),
             Err(error) => return Err(unreadable(directory, error)),
         }
+        // `validate .` says `starling.toml:3`, not `./starling.toml:3`.
+        let directory = directory.strip_prefix(".").unwrap_or(directory);
         let (files, problems) = files(directory);
         Self::read(&files, problems)
     }

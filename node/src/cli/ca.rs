@@ -1,0 +1,105 @@
+//! `starling ca`: certificates for other hosts, made on an issuer.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use starling_gossip::{NodeName, ServiceName};
+
+use super::out;
+use crate::ca::Authority;
+use crate::config::STATE;
+use crate::state::StateDir;
+
+/// Make certificates for other hosts
+#[derive(Debug, Args)]
+pub(super) struct Ca {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Issue(Issue),
+}
+
+/// Make or renew the state directory of a host
+///
+/// Run it again with the same --out to renew: certificates and keys are replaced, and a running agent takes them up
+/// without a restart. To renew this host's own, use its state directory as --out.
+#[derive(Debug, Args)]
+struct Issue {
+    /// Name of the host in the mesh
+    #[arg(long, value_name = "NAME", value_parser = NodeName::parse)]
+    node: NodeName,
+    /// A service that runs or calls there; may be repeated
+    #[arg(long = "service", value_name = "NAME", value_parser = ServiceName::parse)]
+    services: Vec<ServiceName>,
+    /// Directory to write, to be copied to that host as its state directory
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// State directory of this issuer
+    #[arg(long, value_name = "DIR", default_value = STATE)]
+    state: PathBuf,
+    /// How long the certificates live
+    #[arg(long, value_name = "TIME", default_value = LIFETIME, value_parser = humantime::parse_duration)]
+    lifetime: Duration,
+}
+
+impl Ca {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Issue(issue) => issue.run(),
+        }
+    }
+}
+
+impl Issue {
+    fn run(self) -> anyhow::Result<()> {
+        crate::ca::check_lifetime(self.lifetime)?;
+        let issuer = StateDir::open(&self.state)?;
+        let authority = Authority::load(&issuer)?;
+        let bundle = StateDir::create(&self.out)?;
+        authority.write_bundle(&bundle, &self.node, &self.services, self.lifetime)?;
+        let (dir, lifetime) = (
+            bundle.path().display(),
+            humantime::format_duration(self.lifetime),
+        );
+        out::say(&format!(
+            "{dir} is ready for node {}{}; its certificates live {lifetime}.",
+            self.node,
+            with(&self.services)
+        ))?;
+        if bundle == issuer {
+            return Ok(());
+        }
+        out::say(&format!(
+            "Copy it to that host as its state directory: `scp -rp {dir} HOST:{STATE}`."
+        ))?;
+        Ok(())
+    }
+}
+
+/// ` and the services a, b`, or nothing.
+pub(super) fn with(services: &[ServiceName]) -> String {
+    let names: Vec<_> = services.iter().map(ServiceName::as_str).collect();
+    match names.as_slice() {
+        [] => String::new(),
+        [one] => format!(" and service {one}"),
+        _ => format!(" and services {}", names.join(", ")),
+    }
+}
+
+/// [`crate::ca::LIFETIME`] as typed.
+pub(super) const LIFETIME: &str = "24h";
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_default_lifetime_is_that_of_the_ca() {
+        assert_eq!(
+            humantime::parse_duration(super::LIFETIME).unwrap(),
+            crate::ca::LIFETIME
+        );
+    }
+}
