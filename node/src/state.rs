@@ -46,8 +46,7 @@ enum Secrecy {
 impl StateDir {
     /// Opens a directory that exists. Nothing is changed.
     pub fn open(path: &Path) -> Result<Self, StateError> {
-        let owner =
-            own_uid().map_err(|source| StateError::io("find out who we are for", path, source))?;
+        let owner = rustix::process::geteuid().as_raw();
         check_directory(path, owner)?;
         Ok(Self {
             path: path.to_owned(),
@@ -249,16 +248,6 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
 fn unfinished_name(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.{:016x}", fastrand::u64(..)))
-}
-
-/// The effective user id. The kernel tells it in a file, which needs no `unsafe`; unlike the owner of `/proc/self` it stays
-/// true for a process that may not be dumped.
-fn own_uid() -> io::Result<u32> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-    let effective = uids.and_then(|uids| uids.split_ascii_whitespace().nth(1)?.parse().ok());
-    effective
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no Uid in /proc/self/status"))
 }
 
 /// Root certificates, PEM.
