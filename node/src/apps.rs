@@ -1,0 +1,97 @@
+//! Connections to the local apps behind our services.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::uri::{Authority, Scheme, Uri};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::net::TcpStream;
+
+use crate::body::Body;
+use crate::config::{HttpVersion, Service};
+use crate::headers;
+use crate::reason::Reason;
+
+/// Calls apps, keeping connections to them. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Apps {
+    http1: Client<HttpConnector, Body>,
+    http2: Client<HttpConnector, Body>,
+}
+
+impl Apps {
+    /// `connect` bounds how long a connection to an app may take.
+    pub fn new(connect: Duration) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(connect));
+        connector.set_nodelay(true);
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(POOL_IDLE)
+            .set_host(false);
+        Self {
+            http1: builder.build(connector.clone()),
+            http2: builder.http2_only(true).build(connector),
+        }
+    }
+
+    /// Sends a request, cleaned by [`headers::request_from_peer`], to the app of `service`.
+    pub async fn request(
+        &self,
+        service: &Service,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, Reason> {
+        let (mut head, body) = request.into_parts();
+        let client = match service.http {
+            HttpVersion::H1 => {
+                headers::into_http1(&mut head)?;
+                &self.http1
+            }
+            HttpVersion::H2 => {
+                head.version = http::Version::HTTP_2;
+                &self.http2
+            }
+        };
+        head.uri = at(service.address, &head.uri)?;
+        let sent = client.request(Request::from_parts(head, body)).await;
+        sent.map_err(|error| {
+            tracing::debug!(service = %service.name, %error, "the app did not answer");
+            if error.is_connect() {
+                Reason::AppUnreachable
+            } else {
+                Reason::AppBroken
+            }
+        })
+    }
+}
+
+/// Opens a connection to the app of a tcp service.
+pub async fn connect(service: &Service, budget: Duration) -> Result<TcpStream, Reason> {
+    let connected = tokio::time::timeout(budget, TcpStream::connect(service.address)).await;
+    let socket = connected
+        .map_err(|_elapsed| Reason::AppUnreachable)?
+        .map_err(|_error| Reason::AppUnreachable)?;
+    let _best_effort = socket.set_nodelay(true);
+    Ok(socket)
+}
+
+/// The path of `uri` at the app's own address: which host the caller asked for travels in `Host`.
+fn at(address: SocketAddr, uri: &Uri) -> Result<Uri, Reason> {
+    let authority =
+        Authority::try_from(address.to_string()).map_err(|_invalid| Reason::Internal)?;
+    let mut parts = uri.clone().into_parts();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.authority = Some(authority);
+    parts
+        .path_and_query
+        .get_or_insert_with(|| http::uri::PathAndQuery::from_static("/"));
+    Uri::from_parts(parts).map_err(|_invalid| Reason::BadRequest)
+}
+
+/// Shorter than the keep-alive of common servers (nginx 75 s), so that we close first and no request meets a close.
+const POOL_IDLE: Duration = Duration::from_secs(30);

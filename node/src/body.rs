@@ -1,0 +1,225 @@
+//! Bodies on their way through the agent: counted, with clean trailers, ending the call's access line with their end.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+
+use crate::balance::Pick;
+use crate::headers;
+use crate::reason::Reason;
+use crate::telemetry::access::AccessLine;
+use crate::telemetry::series::Traffic;
+
+/// Whatever failed under a body.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A body of any origin.
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// Gives any body the one type.
+pub fn boxed<B>(body: B) -> Body
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    body.map_err(Into::into).boxed_unsync()
+}
+
+/// A short body that is all there.
+pub fn full(bytes: Bytes) -> Body {
+    boxed(Full::new(bytes))
+}
+
+/// A request's body: counts what passes and cleans its trailers.
+#[derive(Debug)]
+pub struct Counted<B> {
+    inner: B,
+    traffic: Arc<Traffic>,
+}
+
+impl<B> Counted<B> {
+    /// Counts into `traffic` as sent by the caller.
+    pub fn new(inner: B, traffic: &Arc<Traffic>) -> Self {
+        Self {
+            inner,
+            traffic: traffic.clone(),
+        }
+    }
+}
+
+impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Counted<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let mut polled = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if let Some(Ok(frame)) = &mut polled {
+            self.traffic.add_in(clean(frame));
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// A response's body. Holds what the call holds until the last byte has passed or the caller has left.
+#[derive(Debug)]
+pub struct Closing<B> {
+    inner: B,
+    call: Option<Call>,
+}
+
+/// A call whose response is on its way.
+#[derive(Debug)]
+pub struct Call {
+    /// Written when the call ends.
+    pub line: AccessLine,
+    /// At the caller: the instance, which counts the call as in flight.
+    pub pick: Option<Pick>,
+    /// What a body cut short means here.
+    pub broken: Reason,
+}
+
+impl<B: HttpBody<Data = Bytes>> Closing<B> {
+    /// Ends `call` with `inner`; at once if there is nothing to come.
+    pub fn new(inner: B, call: Call) -> Self {
+        let mut closing = Self {
+            inner,
+            call: Some(call),
+        };
+        closing.end_if_done();
+        closing
+    }
+
+    /// A body that knows that it is at its end is not always polled again.
+    fn end_if_done(&mut self) {
+        if self.inner.is_end_stream()
+            && let Some(call) = self.call.take()
+        {
+            call.line.finish();
+        }
+    }
+
+    fn end(&mut self, failed: bool) {
+        let Some(mut call) = self.call.take() else {
+            return;
+        };
+        if failed {
+            call.line.fail(call.broken);
+            if let Some(pick) = &mut call.pick {
+                pick.failed(
+                    call.broken,
+                    tokio::time::Instant::now(),
+                    &mut fastrand::Rng::new(),
+                );
+            }
+        }
+        call.line.finish();
+    }
+}
+
+impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Closing<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let mut polled = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        match &mut polled {
+            Some(Ok(frame)) => {
+                let bytes = clean(frame);
+                if let Some(call) = &self.call {
+                    call.line.traffic().add_out(bytes);
+                }
+                self.end_if_done();
+            }
+            Some(Err(_)) => self.end(true),
+            None => self.end(false),
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Cleans trailers; returns the data bytes of the frame.
+fn clean(frame: &mut Frame<Bytes>) -> usize {
+    if let Some(trailers) = frame.trailers_mut() {
+        headers::trailers(trailers);
+    }
+    frame.data_ref().map_or(0, Bytes::len)
+}
+
+/// A request body that can be offered to another instance as long as nobody took anything of it.
+#[derive(Debug, Clone)]
+pub struct Offered(Arc<Mutex<Offer>>);
+
+#[derive(Debug)]
+struct Offer {
+    body: Body,
+    is_touched: bool,
+}
+
+impl Offered {
+    /// Nothing taken yet.
+    pub fn new(body: Body) -> Self {
+        Self(Arc::new(Mutex::new(Offer {
+            body,
+            is_touched: false,
+        })))
+    }
+
+    /// Whether another instance would get all of it.
+    pub fn is_whole(&self) -> bool {
+        !self.offer().is_touched
+    }
+
+    fn offer(&self) -> std::sync::MutexGuard<'_, Offer> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl HttpBody for Offered {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let mut offer = self.offer();
+        let polled = ready!(Pin::new(&mut offer.body).poll_frame(cx));
+        offer.is_touched |= polled.is_some();
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.offer().body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.offer().body.size_hint()
+    }
+}

@@ -1,0 +1,162 @@
+//! What every call on this host reads: snapshots that others swap, and the few things that are shared.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use starling_gossip::{Catalogue, Membership, NodeName, ServiceName};
+use starling_transport::{Identities, Pool, SpiffeId, TrustDomain};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::apps::Apps;
+use crate::balance::Balancer;
+use crate::config::{Config, Protocol};
+use crate::telemetry::series::{Series, Side};
+
+/// Shared by all tasks that carry calls.
+#[derive(Debug)]
+pub struct Host {
+    /// This node.
+    pub node: NodeName,
+    /// Its mesh.
+    pub trust_domain: TrustDomain,
+    /// Whom it can prove to be.
+    pub identities: Arc<Identities>,
+    /// What the operator declared; swapped whole by a reload.
+    pub config: ArcSwap<Config>,
+    /// Who else is there.
+    pub membership: Membership,
+    /// Connections to other nodes.
+    pub pool: Pool,
+    /// Connections to local apps.
+    pub apps: Apps,
+    /// Requests that may wait for an instance.
+    pub pending: Arc<Semaphore>,
+    /// Connections of local apps that may be open.
+    pub connections: Arc<Semaphore>,
+    /// Cancelled when no new call may begin.
+    pub drain: CancellationToken,
+    /// Cancelled when what is left of the calls is cut off.
+    pub stop: CancellationToken,
+    /// The tasks that carry calls.
+    pub tasks: TaskTracker,
+    balancers: Mutex<HashMap<ServiceName, Arc<Balancer>>>,
+    series: Mutex<BTreeMap<SeriesKey, Arc<Series>>>,
+}
+
+type SeriesKey = (&'static str, String, String, &'static str);
+
+/// The parts that are made before the host.
+#[derive(Debug)]
+pub struct Parts {
+    /// See [`Host::node`].
+    pub node: NodeName,
+    /// See [`Host::identities`].
+    pub identities: Arc<Identities>,
+    /// See [`Host::config`].
+    pub config: Config,
+    /// See [`Host::membership`].
+    pub membership: Membership,
+    /// See [`Host::pool`].
+    pub pool: Pool,
+}
+
+impl Host {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let limits = &parts.config.limits;
+        Arc::new(Self {
+            trust_domain: parts.identities.current().trust.trust_domain().clone(),
+            apps: Apps::new(limits.connect),
+            pending: Arc::new(Semaphore::new(limits.pending as usize)),
+            connections: Arc::new(Semaphore::new(limits.connections as usize)),
+            node: parts.node,
+            identities: parts.identities,
+            membership: parts.membership,
+            pool: parts.pool,
+            config: ArcSwap::from_pointee(parts.config),
+            drain: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            balancers: Mutex::default(),
+            series: Mutex::default(),
+        })
+    }
+
+    /// The identity of a service of this mesh.
+    pub fn service_id(&self, name: &ServiceName) -> SpiffeId {
+        SpiffeId::service(&self.trust_domain, name.as_str())
+            .expect("a service name is a valid path segment of a SPIFFE ID")
+    }
+
+    /// What is known of the instances of `service`; kept for as long as the agent runs.
+    pub fn balancer(&self, service: &ServiceName) -> Arc<Balancer> {
+        let mut balancers = self
+            .balancers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(balancer) = balancers.get(service) {
+            return balancer.clone();
+        }
+        let config = self.config.load();
+        let balancer = Balancer::new(&config.zone, config.limits.streams_per_peer);
+        balancer.reconcile(self.membership.catalogue().instances(service.as_str()));
+        balancers.insert(service.clone(), balancer.clone());
+        balancer
+    }
+
+    /// The balancers in use, by service.
+    pub fn balancers(&self) -> Vec<(ServiceName, Arc<Balancer>)> {
+        let balancers = self
+            .balancers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        balancers
+            .iter()
+            .map(|(name, balancer)| (name.clone(), balancer.clone()))
+            .collect()
+    }
+
+    /// The metrics of one caller and callee. Callers that are no service of ours share one name, so that strangers
+    /// cannot make series.
+    pub fn series(
+        &self,
+        side: Side,
+        caller: &str,
+        callee: &str,
+        protocol: Protocol,
+    ) -> Arc<Series> {
+        let key = (
+            side.as_str(),
+            caller.to_owned(),
+            callee.to_owned(),
+            protocol.as_str(),
+        );
+        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        series
+            .entry(key)
+            .or_insert_with(|| Series::new(side, caller, callee, protocol))
+            .clone()
+    }
+
+    /// Runs `call` as a task that is waited for at the end, and cut off when the grace is over.
+    pub fn spawn(&self, call: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled_owned(call).await;
+        });
+    }
+
+    /// Keeps the balancers on the newest catalogue. Ends with the membership.
+    pub async fn follow_catalogue(self: Arc<Self>) {
+        let mut changes = self.membership.changes();
+        while changes.changed().await.is_ok() {
+            let catalogue: Arc<Catalogue> = self.membership.catalogue();
+            for (service, balancer) in self.balancers() {
+                balancer.reconcile(catalogue.instances(service.as_str()));
+            }
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Calls of local apps: each upstream has a listener; whoever connects there speaks as the upstream's caller.
+
+mod attempts;
+mod http;
+mod tcp;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use starling_gossip::ServiceName;
+use starling_transport::SpiffeId;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::balance::Balancer;
+use crate::config::{Protocol, Upstream};
+use crate::host::Host;
+use crate::telemetry::series::{Series, Side};
+
+/// Everything that the calls through one upstream share.
+#[derive(Debug)]
+struct Route {
+    host: Arc<Host>,
+    service: ServiceName,
+    caller: SpiffeId,
+    callee: SpiffeId,
+    caller_name: ServiceName,
+    balancer: Arc<Balancer>,
+}
+
+/// An upstream's listening socket, open but not yet served.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    upstream: Upstream,
+}
+
+impl Listener {
+    /// Opens the socket. Fails without side effects, so that a reload can try all before it takes any.
+    pub async fn open(upstream: &Upstream) -> io::Result<Self> {
+        let socket = TcpListener::bind(upstream.listen).await?;
+        Ok(Self {
+            socket,
+            upstream: upstream.clone(),
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.upstream.listen
+    }
+
+    /// Takes connections until `closed` or until the host drains.
+    pub async fn serve(self, host: Arc<Host>, closed: CancellationToken) {
+        let route = Arc::new(Route::new(&host, &self.upstream));
+        loop {
+            let Ok(permit) = host.connections.clone().acquire_owned().await else {
+                return;
+            };
+            let accepted = tokio::select! {
+                accepted = self.socket.accept() => accepted,
+                () = closed.cancelled() => return,
+                () = host.drain.cancelled() => return,
+            };
+            match accepted {
+                Ok((socket, _)) => {
+                    let route = route.clone();
+                    let declared = self.upstream.protocol;
+                    host.spawn(async move {
+                        route.connection(socket, declared).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    // Out of descriptors, or the peer left already: neither may end the loop or spin it.
+                    tracing::warn!(service = %route.service, %error, "cannot take a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+impl Route {
+    fn new(host: &Arc<Host>, upstream: &Upstream) -> Self {
+        Self {
+            host: host.clone(),
+            service: upstream.service.clone(),
+            caller: host.service_id(&upstream.caller),
+            callee: host.service_id(&upstream.service),
+            caller_name: upstream.caller.clone(),
+            balancer: host.balancer(&upstream.service),
+        }
+    }
+
+    async fn connection(self: Arc<Self>, socket: TcpStream, declared: Option<Protocol>) {
+        let _best_effort = socket.set_nodelay(true);
+        let protocol = match declared {
+            Some(protocol) => protocol,
+            None => self.announced().await.unwrap_or(Protocol::Tcp),
+        };
+        match protocol {
+            Protocol::Http => http::serve(self, socket).await,
+            Protocol::Tcp => tcp::serve(self, socket).await,
+        }
+    }
+
+    /// What the instances say that they speak; waits a bounded time for the first instance.
+    async fn announced(&self) -> Option<Protocol> {
+        let wait = self.host.config.load().limits.wait;
+        let mut changes = self.host.membership.changes();
+        let found = tokio::time::timeout(wait, async {
+            loop {
+                let catalogue = self.host.membership.catalogue();
+                if let Some(instance) = catalogue.instances(self.service.as_str()).first() {
+                    return Some(if &*instance.protocol == "http" {
+                        Protocol::Http
+                    } else {
+                        Protocol::Tcp
+                    });
+                }
+                changes.changed().await.ok()?;
+            }
+        });
+        found.await.ok().flatten()
+    }
+
+    fn series(&self, protocol: Protocol) -> Arc<Series> {
+        self.host.series(
+            Side::Caller,
+            self.caller_name.as_str(),
+            self.service.as_str(),
+            protocol,
+        )
+    }
+}
+
+/// How long the accept loop rests after an error.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -1,0 +1,95 @@
+//! TCP connections of local apps.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use starling_transport::h3::{RequestErrorKind, Tunnel};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::Route;
+use super::attempts::Attempts;
+use super::http::dial_reason;
+use crate::balance::Pick;
+use crate::config::Protocol;
+use crate::pump::{self, End};
+use crate::reason::Reason;
+use crate::telemetry::access::AccessLine;
+use crate::{headers, inbound};
+
+/// How a connection reaches its callee.
+enum Way {
+    Tunnel(Tunnel),
+    Local(TcpStream),
+}
+
+/// Carries one connection to an instance.
+pub(super) async fn serve(route: Arc<Route>, socket: TcpStream) {
+    let series = route.series(Protocol::Tcp);
+    let _open = series.open();
+    let mut line = AccessLine::connection(&series);
+    let idle = route.host.config.load().limits.idle;
+    let ended = match open(&route, &mut line).await {
+        Ok((_pick, Way::Tunnel(tunnel))) => {
+            pump::tunnel(socket, tunnel, End::Caller, idle, line.traffic()).await
+        }
+        Ok((_pick, Way::Local(callee))) => {
+            pump::sockets(socket, callee, idle, line.traffic()).await
+        }
+        Err(reason) => {
+            pump::reset(&socket);
+            Err(reason)
+        }
+    };
+    if let Err(reason) = ended {
+        line.fail(reason);
+    }
+    line.finish();
+}
+
+async fn open(route: &Route, line: &mut AccessLine) -> Result<(Pick, Way), Reason> {
+    let mut attempts = Attempts::new(route);
+    loop {
+        let mut pick = attempts.next().await?;
+        line.set_instance(&pick.instance().node);
+        match way(route, &pick).await {
+            Ok(way) => {
+                pick.answered(Instant::now());
+                return Ok((pick, way));
+            }
+            Err(reason) if reason.is_unsent() => attempts.failed(pick, reason),
+            Err(reason) => return Err(reason),
+        }
+    }
+}
+
+async fn way(route: &Route, pick: &Pick) -> Result<Way, Reason> {
+    let instance = pick.instance();
+    if instance.node == route.host.node {
+        return inbound::local_socket(&route.host, &route.caller, route.service.as_str())
+            .await
+            .map(Way::Local);
+    }
+    let addrs = route.addresses(instance);
+    let requester = route
+        .host
+        .pool
+        .get(&route.caller, &route.callee, &addrs)
+        .await;
+    let requester = requester.map_err(|error| dial_reason(&error))?;
+    let authority = format!("{}:{}", route.service, AUTHORITY_PORT);
+    match requester.connect(&authority, HeaderMap::new()).await {
+        Ok((_response, tunnel)) => Ok(Way::Tunnel(tunnel)),
+        Err(error) => Err(match error.response() {
+            Some(response) if error.kind() == RequestErrorKind::Refused => {
+                let mut fields = response.headers().clone();
+                headers::response_from_peer(&mut fields).unwrap_or(Reason::UpstreamReset)
+            }
+            // No byte of the app's left yet, so the call may go elsewhere whatever happened.
+            _ => Reason::ConnectFailed,
+        }),
+    }
+}
+
+/// RFC 9110 §9.3.6 wants a port in the authority of CONNECT; services have none, so it says nothing.
+const AUTHORITY_PORT: u16 = 443;
