@@ -3,6 +3,7 @@
 //! h3 sees request streams and the peer's control stream, all behind guards. The QPACK streams stay here, since without a
 //! dynamic table there is nothing on them for h3; streams of kinds we do not know are stopped here too.
 
+mod churn;
 mod opener;
 mod shared;
 mod uni;

@@ -1,5 +1,7 @@
 //! The side that asks.
 
+mod upload;
+
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +10,6 @@ use ::h3::client::SendRequest;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header, request};
 use http_body::Body;
-use tokio::task::AbortHandle;
 
 use super::Limits;
 use super::backend::{Backend, Flight, OPENING, Opener, Opening, Shared};
@@ -17,8 +18,9 @@ use super::codes;
 use super::error::{RequestError, RequestErrorKind, StartError};
 use super::guard::{Asked, Guard, MessageGuard, put_varint};
 use super::qpack;
-use super::stream::{Link, RecvHalf, SendHalf, Stopped};
+use super::stream::{Link, RecvHalf, SendHalf};
 use super::tunnel::Tunnel;
+pub(super) use upload::Upload;
 
 /// Sends requests and opens tunnels on one connection. Cheap to clone.
 ///
@@ -270,58 +272,16 @@ async fn ask_for_tunnel(
     send.queue(frame.freeze(), section);
     // If the peer has stopped the stream, its answer says why.
     let _stopped = poll_fn(|cx| send.poll_flush(cx)).await;
-    let answer = loop {
+    let response = loop {
         let piece = poll_fn(|cx| recv.poll_piece(cx)).await?;
         match (recv.take_answer(), piece) {
-            (Some(answer), _) => break answer,
+            (Some(response), _) => break response,
             (None, Some(_)) => {}
             (None, None) => return Err(RequestError::new(RequestErrorKind::Malformed)),
         }
     };
-    let mut response = Response::new(());
-    (*response.status_mut(), *response.headers_mut()) = answer;
-    *response.version_mut() = http::Version::HTTP_3;
     if !response.status().is_success() {
         return Err(RequestError::refused(response));
     }
     Ok((response, send, recv))
-}
-
-/// The task that sends a request's body. Dropped, it takes the body back unless it was detached.
-#[derive(Debug)]
-pub(super) struct Upload(Option<AbortHandle>);
-
-impl Upload {
-    fn start<B>(
-        body: B,
-        send: ::h3::client::RequestStream<SendHalf, Bytes>,
-        mut stopped: Stopped,
-        flight: Arc<Flight>,
-        requester: Requester,
-    ) -> Self
-    where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        let task = tokio::spawn(async move {
-            let _counted = (flight, requester);
-            if let Err(error) = body::send(body, &mut Sender::Client(send), &mut stopped).await {
-                tracing::debug!(%error, "request body not sent to its end");
-            }
-        });
-        Self(Some(task.abort_handle()))
-    }
-
-    /// Lets the upload go on by itself, until it ends or the peer stops it.
-    pub(super) fn detach(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        if let Some(task) = &self.0 {
-            task.abort();
-        }
-    }
 }

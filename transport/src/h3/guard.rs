@@ -8,13 +8,15 @@
 mod control;
 mod fields;
 mod frame;
+mod instructions;
 mod message;
 
 use bytes::Bytes;
 
-pub(super) use control::{ControlGuard, QpackGuard};
+pub(super) use control::ControlGuard;
 pub(super) use frame::HeaderBytes;
 pub(super) use frame::put_varint;
+pub(super) use instructions::QpackGuard;
 pub(super) use message::{Asked, MessageGuard};
 
 use super::codes;

@@ -1,5 +1,8 @@
 //! The side that serves.
 
+mod pledge;
+mod respond;
+
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -15,17 +18,17 @@ use ::h3::stream::BufRecvStream;
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use http_body::Body;
+use http::{Method, Request, header};
 
 use super::Limits;
-use super::backend::{Arrived, Backend, Flight, Shared};
-use super::body::{self, Held, Receiver, RecvBody, Sender};
-use super::error::{RespondError, StartError};
+use super::backend::{Arrived, Backend, Shared};
+use super::body::{Held, Receiver, RecvBody};
+use super::error::StartError;
 use super::guard::Reason;
 use super::metrics;
-use super::stream::{Bidi, Link, SendHalf, Stopped};
-use super::tunnel::Tunnel;
+use super::stream::Bidi;
+use pledge::Pledge;
+pub use respond::{ConnectRequest, Responder};
 
 /// Takes the requests and tunnels of one connection.
 ///
@@ -45,6 +48,10 @@ type Head = Pin<Box<dyn Future<Output = Option<Exchange>> + Send>>;
 
 /// One thing a client asks for.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one per exchange, taken apart at once; a box costs more"
+)]
 pub enum Exchange {
     /// A request, and what answers it.
     Request(Request<RecvBody>, Responder),
@@ -158,7 +165,7 @@ impl Acceptor {
             match resolver.resolve_request().await {
                 Ok((request, stream)) => Some(exchange(request, stream, arrived).await),
                 Err(error) => {
-                    count_refusal(&error);
+                    note_failure(&error, arrived.flight.shared());
                     None
                 }
             }
@@ -189,7 +196,10 @@ impl fmt::Debug for Acceptor {
 }
 
 /// What the guard refuses it counts itself; the rest is what h3's own parsing adds.
-fn count_refusal(error: &StreamError) {
+fn note_failure(error: &StreamError, shared: &Shared) {
+    if !matches!(error, StreamError::ConnectionError(_)) {
+        shared.gave_up();
+    }
     if matches!(
         error,
         StreamError::StreamError { .. } | StreamError::HeaderTooBig { .. }
@@ -203,12 +213,8 @@ async fn exchange(
     stream: RequestStream<Bidi, Bytes>,
     arrived: Arrived,
 ) -> Exchange {
-    let Arrived {
-        link,
-        stopped,
-        flight,
-    } = arrived;
     let (parts, ()) = request.into_parts();
+    let pledge = Pledge::new(arrived);
     let is_tunnel =
         parts.method == Method::CONNECT && parts.extensions.get::<::h3::ext::Protocol>().is_none();
     if is_tunnel {
@@ -216,24 +222,16 @@ async fn exchange(
             .uri
             .authority()
             .map_or_else(String::new, |authority| authority.as_str().to_owned());
-        let headers = parts.headers;
-        return Exchange::Connect(ConnectRequest {
+        return Exchange::Connect(ConnectRequest::new(
             authority,
-            headers,
+            parts.headers,
             stream,
-            link,
-            stopped,
-            flight,
-        });
+            pledge,
+        ));
     }
     let (send, recv) = stream.split();
-    let flight = Arc::new(flight);
-    let responder = Responder {
-        stream: send,
-        stopped,
-        bodiless: parts.method == Method::HEAD,
-        flight: flight.clone(),
-    };
+    let flight = pledge.flight().clone();
+    let responder = Responder::new(send, pledge, parts.method == Method::HEAD);
     let length = parts
         .headers
         .get(header::CONTENT_LENGTH)
@@ -248,123 +246,6 @@ async fn exchange(
         },
     );
     Exchange::Request(Request::from_parts(parts, body.peek().await), responder)
-}
-
-/// Answers one request. Dropped without answering it resets the stream with H3_INTERNAL_ERROR: never a clean end.
-pub struct Responder {
-    stream: RequestStream<SendHalf, Bytes>,
-    stopped: Stopped,
-    /// Whether the request was HEAD, to which no body is sent.
-    bodiless: bool,
-    flight: Arc<Flight>,
-}
-
-impl Responder {
-    /// Sends the response, its body and its trailers to the end.
-    ///
-    /// Gives up as soon as the client does. After an error, or dropped meanwhile, the stream is reset. Hop-by-hop fields are
-    /// left out, and so is the body of an answer that may have none. While the connection drains it also waits until the
-    /// client has received everything.
-    pub async fn respond<B>(mut self, response: Response<B>) -> Result<(), RespondError>
-    where
-        B: Body<Data = Bytes>,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        let (mut parts, body) = response.into_parts();
-        body::strip_connection_fields(&mut parts.headers);
-        let bodiless = self.bodiless
-            || matches!(
-                parts.status,
-                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
-            );
-        self.stream
-            .send_response(Response::from_parts(parts, ()))
-            .await?;
-        let mut sender = Sender::Server(self.stream);
-        if bodiless {
-            sender.finish().await?;
-        } else {
-            body::send(body, &mut sender, &mut self.stopped).await?;
-        }
-        if self.flight.shared().is_draining() {
-            poll_fn(|cx| self.stopped.poll(cx)).await?;
-        }
-        Ok(())
-    }
-
-    /// Resolves when the client no longer wants the response or is gone, and never otherwise. Cancel-safe.
-    pub async fn cancelled(&mut self) {
-        cancelled(&mut self.stopped).await;
-    }
-}
-
-impl fmt::Debug for Responder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Responder")
-            .field("stopped", &self.stopped)
-            .finish_non_exhaustive()
-    }
-}
-
-/// A tunnel that a client asks for. Dropped without an answer it resets the stream.
-pub struct ConnectRequest {
-    /// Where to, as the client wrote it.
-    pub authority: String,
-    /// The request's fields.
-    pub headers: HeaderMap,
-    stream: RequestStream<Bidi, Bytes>,
-    link: Arc<Link>,
-    stopped: Stopped,
-    flight: Flight,
-}
-
-impl ConnectRequest {
-    /// Answers 200 with `headers`; from then on the stream is the tunnel.
-    pub async fn accept(mut self, mut headers: HeaderMap) -> Result<Tunnel, RespondError> {
-        body::strip_connection_fields(&mut headers);
-        let mut response = Response::new(());
-        *response.headers_mut() = headers;
-        self.stream.send_response(response).await?;
-        let (send, recv) = self
-            .link
-            .reclaim(self.stream)
-            .expect("the stream was whole until here");
-        Ok(Tunnel::new(send, recv, Arc::new(self.flight)))
-    }
-
-    /// Answers with something other than success.
-    pub async fn refuse(mut self, response: Response<Bytes>) -> Result<(), RespondError> {
-        let (mut parts, body) = response.into_parts();
-        body::strip_connection_fields(&mut parts.headers);
-        self.stream
-            .send_response(Response::from_parts(parts, ()))
-            .await?;
-        if !body.is_empty() {
-            self.stream.send_data(body).await?;
-        }
-        Ok(self.stream.finish().await?)
-    }
-
-    /// Resolves when the client no longer wants the tunnel or is gone, and never otherwise. Cancel-safe.
-    pub async fn cancelled(&mut self) {
-        cancelled(&mut self.stopped).await;
-    }
-}
-
-impl fmt::Debug for ConnectRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConnectRequest")
-            .field("authority", &self.authority)
-            .finish_non_exhaustive()
-    }
-}
-
-async fn cancelled(stopped: &mut Stopped) {
-    poll_fn(|cx| match stopped.poll(cx) {
-        Poll::Ready(Err(_)) => Poll::Ready(()),
-        Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
-    })
-    .await;
 }
 
 /// How long a drained connection stays after its last exchange: time for a loss to be noticed and repaired.

@@ -40,6 +40,11 @@ impl Link {
         Some(self.fate.load(Ordering::Relaxed)).filter(|code| *code != 0)
     }
 
+    /// Whether what came on the stream was refused.
+    pub(super) fn was_refused(&self) -> bool {
+        self.fate().is_some()
+    }
+
     /// Takes the stream back from h3, which holds it in `held`. h3 reads no further than the frame it asked for, and the
     /// guard hands it one at a time, so nothing is lost in between.
     pub(super) fn reclaim<T>(&self, held: T) -> Option<(SendHalf, RecvHalf)> {

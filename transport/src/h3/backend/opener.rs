@@ -114,10 +114,10 @@ fn poll_open<T, F>(
 where
     F: Future<Output = Result<T, ConnectionError>> + Send + Sync + 'static,
 {
-    if waiting.is_none() {
-        if let Poll::Ready(opened) = pin!(at_once).poll(cx) {
-            return Poll::Ready(opened.map_err(lost));
-        }
+    if waiting.is_none()
+        && let Poll::Ready(opened) = pin!(at_once).poll(cx)
+    {
+        return Poll::Ready(opened.map_err(lost));
     }
     let future = waiting.get_or_insert_with(|| Box::pin(later()));
     let opened = ready!(future.as_mut().poll(cx));

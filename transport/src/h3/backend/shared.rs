@@ -4,9 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
+use super::churn::Churn;
 use crate::h3::Limits;
-use crate::h3::guard::Refusal;
+use crate::h3::codes;
+use crate::h3::guard::{Reason, Refusal};
+use crate::h3::metrics;
 use crate::h3::stream::code;
 
 /// One connection: its limits, what each side said of going away, and how many exchanges are under way.
@@ -21,6 +25,7 @@ pub(in crate::h3) struct Shared {
     /// One past the last stream the peer opened that we have seen.
     streams_below: AtomicU64,
     draining: AtomicBool,
+    churn: Churn,
     in_flight: AtomicUsize,
     landed: Notify,
 }
@@ -34,6 +39,7 @@ impl Shared {
             we_serve_below: AtomicU64::new(u64::MAX),
             streams_below: AtomicU64::new(0),
             draining: AtomicBool::new(false),
+            churn: Churn::new(Instant::now()),
             in_flight: AtomicUsize::new(0),
             landed: Notify::new(),
         })
@@ -51,6 +57,18 @@ impl Shared {
     pub(in crate::h3) fn close(&self, refusal: Refusal) {
         self.connection
             .close(code(refusal.code), refusal.reason.label().as_bytes());
+    }
+
+    /// The peer gave up an exchange, or made us refuse it, before it was answered. Too many of those end the connection.
+    pub(in crate::h3) fn gave_up(&self) {
+        if !self.churn.give_up(Instant::now()) && self.connection.close_reason().is_none() {
+            metrics::refused(Reason::Churn);
+            self.close(Refusal::connection(codes::EXCESSIVE_LOAD, Reason::Churn));
+        }
+    }
+
+    pub(in crate::h3) fn answered(&self) {
+        self.churn.answer();
     }
 
     pub(in crate::h3) fn peer_goes_away(&self, id: u64) {

@@ -51,7 +51,7 @@ pub(super) fn check_response(
         }
         Ok(())
     })?;
-    let status = seen.status.ok_or(bad_pseudo())?;
+    let status = seen.status.ok_or_else(bad_pseudo)?;
     Ok((
         Head {
             is_connect: false,

@@ -1,7 +1,7 @@
 //! The guard of a request stream: one message with its body and trailers, in the direction we receive.
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Response, StatusCode, Version};
 
 use super::fields::{self, Head};
 use super::frame::{self, HeaderBytes};
@@ -20,7 +20,7 @@ pub(in crate::h3) struct MessageGuard {
     /// What content-length leaves to come; `None` if it was not given.
     content_left: Option<u64>,
     interim: u8,
-    answer: Option<(StatusCode, HeaderMap)>,
+    answer: Option<Box<Response<()>>>,
 }
 
 /// What was asked, where it changes what the response may hold.
@@ -82,9 +82,9 @@ impl MessageGuard {
         }
     }
 
-    /// Status and fields of the answer to a CONNECT, once it came.
-    pub(in crate::h3) fn take_answer(&mut self) -> Option<(StatusCode, HeaderMap)> {
-        self.answer.take()
+    /// The head of the answer to a CONNECT, once it came.
+    pub(in crate::h3) fn take_answer(&mut self) -> Option<Response<()>> {
+        self.answer.take().map(|answer| *answer)
     }
 
     pub(in crate::h3) fn next(&mut self, chunk: &mut Bytes) -> Result<Option<Piece>, Refusal> {
@@ -221,7 +221,7 @@ impl MessageGuard {
         if let Some(left) = &mut self.content_left {
             *left = left
                 .checked_sub(length)
-                .ok_or(Refusal::malformed(Reason::ContentLength))?;
+                .ok_or_else(|| Refusal::malformed(Reason::ContentLength))?;
         }
         Ok(())
     }
@@ -247,7 +247,7 @@ impl MessageGuard {
                 }
                 self.begin_answer(&head, asked);
                 if asked == Asked::Connect {
-                    self.answer = Some((head.status, map));
+                    self.answer = Some(Box::new(answer(head.status, map)));
                 }
             }
             _ => {
@@ -303,6 +303,14 @@ impl MessageGuard {
         }
         Ok(None)
     }
+}
+
+fn answer(status: StatusCode, fields: HeaderMap) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    *response.headers_mut() = fields;
+    *response.version_mut() = Version::HTTP_3;
+    response
 }
 
 fn within(left: u64, chunk: &[u8]) -> usize {

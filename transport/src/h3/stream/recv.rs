@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use ::h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId};
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::Response;
 use quinn::{ReadError, RecvStream};
 
 use super::{Link, code, connection_error, stream_id, stream_lost};
@@ -167,7 +167,7 @@ impl RecvHalf {
     }
 
     /// The answer to a CONNECT, once its HEADERS have passed.
-    pub(in crate::h3) fn take_answer(&mut self) -> Option<(StatusCode, HeaderMap)> {
+    pub(in crate::h3) fn take_answer(&mut self) -> Option<Response<()>> {
         match &mut self.guard {
             Guard::Message(guard) => guard.take_answer(),
             Guard::Control(_) => None,
