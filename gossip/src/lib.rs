@@ -25,6 +25,10 @@ mod registry;
 mod rumours;
 pub mod settings;
 mod state_file;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 mod vetted;
 mod wire;
 

@@ -267,46 +267,40 @@ mod tests {
         ChitchatId::new(format!("node-{n}"), n as u64 + 1, addr)
     }
 
-    /// Through chitchat's own decoder and encoder, which compresses.
+    fn stale(n: usize) -> Stale {
+        Stale {
+            id: id(n),
+            version: n as u64 + 1,
+        }
+    }
+
     #[test]
-    fn chitchat_reads_and_says_what_we_write() {
-        let digest: Vec<Known> = (0..300)
+    fn chitchat_takes_what_we_write_and_we_read_what_it_says() {
+        let mut digest: Vec<Known> = (0..300)
             .map(|n| Known {
                 id: id(n),
                 heartbeat: n as u64,
                 version: 7,
             })
             .collect();
-        let delta: Vec<Stale> = (0..300)
-            .map(|n| Stale {
-                id: id(n),
-                version: n as u64 + 1,
-            })
-            .collect();
-        let mut digest_sorted = digest.clone();
-        digest_sorted.sort_by(|a, b| a.id.cmp(&b.id));
-        let syn = Message::Syn {
-            digest: digest.clone(),
-        };
-        assert_eq!(
-            Message::read(&syn.write().unwrap()),
-            Some(Message::Syn {
-                digest: digest_sorted
-            })
-        );
+        digest.sort_by(|a, b| a.id.cmp(&b.id));
+        let delta = vec![];
         for message in [
-            Message::Ack { delta: vec![] },
-            Message::SynAck {
-                digest: vec![],
-                delta: vec![Stale {
-                    id: id(1),
-                    version: 1,
-                }],
+            Message::Syn {
+                digest: digest.clone(),
             },
+            Message::SynAck { digest, delta },
+            Message::Ack { delta: vec![] },
             Message::BadCluster,
         ] {
             assert_eq!(Message::read(&message.write().unwrap()), Some(message));
         }
+    }
+
+    /// chitchat cannot write again a delta it has read in plain blocks, so this goes past it.
+    #[test]
+    fn a_delta_reads_back_plain_and_compressed() {
+        let delta: Vec<Stale> = (0..1000).map(stale).collect();
         assert!(
             Message::Ack {
                 delta: delta.clone()
@@ -314,27 +308,26 @@ mod tests {
             .write()
             .is_some()
         );
-        let bytes = [BLOCK_ZSTD].into_iter();
-        let plain: Vec<u8> = vec![OP_MAX_VERSION; 3];
-        let packed = zstd::bulk::compress(&plain, 0).unwrap();
-        let length = u16::try_from(packed.len()).unwrap().to_le_bytes();
-        let stream: Vec<u8> = bytes
-            .chain(length)
-            .chain(packed)
-            .chain([BLOCK_END])
-            .collect();
-        assert_eq!(Reader { rest: &stream }.blocks(), Some(plain));
+        let mut plain = Vec::new();
+        write_delta(&delta, &mut plain);
+        assert_eq!(Reader { rest: &plain }.delta(), Some(delta));
+        let operations = Reader { rest: &plain }.blocks().unwrap();
+        let mut packed = Vec::new();
+        for block in operations.chunks(16_384) {
+            let block = zstd::bulk::compress(block, 0).unwrap();
+            packed.push(BLOCK_ZSTD);
+            u16::try_from(block.len()).unwrap().serialize(&mut packed);
+            packed.extend(block);
+        }
+        packed.push(BLOCK_END);
+        assert_eq!(Reader { rest: &packed }.blocks(), Some(operations));
     }
 
     #[test]
     fn one_node_twice_in_a_delta_is_not_taken() {
-        let stale = Stale {
-            id: id(1),
-            version: 1,
-        };
         assert!(
             Message::Ack {
-                delta: vec![stale.clone(), stale]
+                delta: vec![stale(1), stale(1)]
             }
             .write()
             .is_none()

@@ -1,0 +1,4 @@
+//! What several memberships do together, in memory and on a clock that does not wait.
+
+mod behaviour;
+mod simulation;
