@@ -7,7 +7,7 @@ use ::h3::error::{ConnectionError, StreamError};
 use http::Response;
 
 use super::codes;
-use super::guard::Refusal;
+use super::guard::{Reason, Refusal};
 use super::stream::{RecvFailure, SendFailure};
 
 type Cause = Box<dyn Error + Send + Sync>;
@@ -122,9 +122,12 @@ impl From<StreamError> for RequestError {
         let kind = match &error {
             StreamError::RemoteTerminate { code } => return Self::from_code(code.value()),
             StreamError::RemoteClosing => return Self::before(RequestErrorKind::GoingAway),
-            StreamError::HeaderTooBig { .. } => RequestErrorKind::TooLarge,
+            // The guard refuses such answers before h3 can, so it is our own head that is too large.
+            StreamError::HeaderTooBig { .. } => return Self::before(RequestErrorKind::TooLarge),
             StreamError::StreamError { .. } => RequestErrorKind::Malformed,
-            StreamError::Undefined(cause) if cause.is::<Refusal>() => RequestErrorKind::Malformed,
+            StreamError::Undefined(cause) => cause
+                .downcast_ref()
+                .map_or(RequestErrorKind::ConnectionLost, of_refusal),
             _ => RequestErrorKind::ConnectionLost,
         };
         Self {
@@ -134,13 +137,21 @@ impl From<StreamError> for RequestError {
     }
 }
 
+/// What to call an answer that the guard refused.
+fn of_refusal(refusal: &Refusal) -> RequestErrorKind {
+    match refusal.reason {
+        Reason::HeaderBytes => RequestErrorKind::TooLarge,
+        _ => RequestErrorKind::Malformed,
+    }
+}
+
 impl From<RecvFailure> for RequestError {
     fn from(failure: RecvFailure) -> Self {
         match failure {
             RecvFailure::Reset(code) => Self::from_code(code),
             RecvFailure::Refused(refusal) => Self {
                 source: Some(Box::new(refusal)),
-                ..Self::new(RequestErrorKind::Malformed)
+                ..Self::new(of_refusal(&refusal))
             },
             RecvFailure::Lost(error) => Self {
                 source: Some(Box::new(error)),

@@ -224,3 +224,6 @@ fn verdict<'a>(
 }
 
 const FUZZ_HEADER_BYTES: usize = 1024;
+
+#[cfg(test)]
+mod tests;

@@ -156,3 +156,6 @@ pub(super) const FIELD_OVERHEAD: usize = 32;
 const INTEGER_BITS: u32 = 63;
 const AUTHORITY: u64 = 0;
 const METHOD_CONNECT: u64 = 15;
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ::h3::error::StreamError;
@@ -149,10 +149,13 @@ impl Acceptor {
                 return Poll::Ready(Some(exchange));
             }
         }
-        match &mut self.last {
-            Some(last) => last.as_mut().poll(cx).map(|()| None),
-            None => Poll::Pending,
-        }
+        let Some(last) = &mut self.last else {
+            return Poll::Pending;
+        };
+        ready!(last.as_mut().poll(cx));
+        // Asked again, the answer stays the same.
+        self.last = Some(Box::pin(poll_fn(|_| Poll::Ready(()))));
+        Poll::Ready(None)
     }
 
     /// Reads the stream's head, mostly at once: it came in the packet that opened the stream.

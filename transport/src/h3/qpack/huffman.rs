@@ -111,3 +111,28 @@ impl Tables {
         Some((*symbol, bits))
     }
 }
+
+/// The other direction, to test against: we never send Huffman codes.
+#[cfg(test)]
+pub(super) fn encode(text: &[u8]) -> Vec<u8> {
+    let (mut out, mut window, mut held) = (Vec::new(), 0u64, 0);
+    for byte in text {
+        let bits = usize::from(LENGTHS[usize::from(*byte)]);
+        let place = TABLES
+            .symbols
+            .iter()
+            .position(|symbol| *symbol == u16::from(*byte))
+            .unwrap();
+        let nth = (place - usize::from(TABLES.start[bits])) as u64;
+        window = window << bits | ((TABLES.first[bits] >> (32 - bits)) + nth);
+        held += bits;
+        while held >= 8 {
+            held -= 8;
+            out.push((window >> held) as u8);
+        }
+    }
+    if held > 0 {
+        out.push((window << (8 - held)) as u8 | u8::MAX >> held);
+    }
+    out
+}

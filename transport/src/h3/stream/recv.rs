@@ -21,6 +21,8 @@ use crate::h3::metrics;
 pub(in crate::h3) struct Incoming {
     pub(in crate::h3) stream: RecvStream,
     pub(in crate::h3) queue: VecDeque<Bytes>,
+    /// Whether the last fetch brought so much that more is likely to wait.
+    busy: bool,
 }
 
 impl Incoming {
@@ -28,6 +30,7 @@ impl Incoming {
         Self {
             stream,
             queue: VecDeque::new(),
+            busy: false,
         }
     }
 
@@ -36,19 +39,26 @@ impl Incoming {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<bool, ReadError>> {
-        let mut chunks = [const { Bytes::new() }; CHUNKS_MAX];
-        // The future holds nothing between polls, so making a new one each time loses nothing.
-        let fetched = ready!(pin!(self.stream.read_chunks(&mut chunks)).poll(cx))?;
-        let Some(count) = fetched else {
-            return Poll::Ready(Ok(false));
+        let fetched = if self.busy {
+            self.poll_fetch::<CHUNKS_MAX>(cx)
+        } else {
+            self.poll_fetch::<CHUNKS_FEW>(cx)
         };
-        self.queue.extend(
-            chunks
-                .into_iter()
-                .take(count)
-                .filter(|chunk| !chunk.is_empty()),
-        );
-        Poll::Ready(Ok(true))
+        let count = ready!(fetched)?;
+        self.busy = count.is_some_and(|count| count >= CHUNKS_FEW);
+        Poll::Ready(Ok(count.is_some()))
+    }
+
+    fn poll_fetch<const N: usize>(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<usize>, ReadError>> {
+        let mut chunks = [const { Bytes::new() }; N];
+        // The future holds nothing between polls, so making a new one each time loses nothing.
+        let count = ready!(pin!(self.stream.read_chunks(&mut chunks)).poll(cx))?;
+        let fetched = chunks.into_iter().take(count.unwrap_or(0));
+        self.queue.extend(fetched.filter(|chunk| !chunk.is_empty()));
+        Poll::Ready(Ok(count))
     }
 }
 
@@ -276,3 +286,5 @@ struct StoppedHere;
 
 /// Chunks fetched at once; quinn hands out one packet's worth per chunk, so this is about 90 KB.
 pub(in crate::h3) const CHUNKS_MAX: usize = 64;
+/// Chunks fetched from a stream that is not known to be busy. Most messages fit, and an array of 64 has its price.
+const CHUNKS_FEW: usize = 4;

@@ -36,7 +36,10 @@ async fn what_is_in_flight_finishes_and_nothing_new_begins() {
         1,
         "body and responder are one exchange"
     );
-    let last = tokio::spawn(async move { acceptor.next().await.is_none() });
+    let last =
+        tokio::spawn(
+            async move { acceptor.next().await.is_none() && acceptor.next().await.is_none() },
+        );
     let answer = Full::new(Bytes::from_static(b"done"));
     soon(responder.respond(Response::new(answer)))
         .await

@@ -650,7 +650,6 @@ async fn answers() {
             "interim answers without end",
             [interim().repeat(20), ok()].concat(),
         ),
-        ("64 MiB of headers announced", vec![1, 0x84, 0, 0, 0]),
     ];
     for (name, bytes) in refused {
         assert_eq!(
@@ -659,6 +658,8 @@ async fn answers() {
             "{name}"
         );
     }
+    let large = answer("64 MiB of headers announced", vec![1, 0x84, 0, 0, 0], "GET").await;
+    assert_eq!(large.unwrap_err(), RequestErrorKind::TooLarge);
     let lost = [
         ("PUSH_PROMISE", frame(5, &[0])),
         ("SETTINGS", frame(4, &[])),
@@ -671,4 +672,23 @@ async fn answers() {
             "{name}"
         );
     }
+}
+
+#[tokio::test]
+async fn streams_opened_to_be_given_up_end_the_connection() {
+    let pair = start().await;
+    let head = &get_with(&[])[..];
+    for _ in 0..100_000 {
+        let Ok((mut send, mut recv)) = soon(pair.client.open_bi()).await else {
+            break;
+        };
+        let _closed = send.write_all(head).await;
+        let _closed = send.reset(quinn::VarInt::from_u32(0x10c));
+        let _closed = recv.stop(quinn::VarInt::from_u32(0x10c));
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(
+        closed(&pair.client).await,
+        Taken::Connection(codes::EXCESSIVE_LOAD)
+    );
 }
