@@ -4,18 +4,21 @@
 //! Read it like a request: [`outbound`] takes a local app's connection, [`balance`] picks an instance, the transport
 //! crate carries it, [`inbound`] on the other host judges the caller and hands it to the app.
 
+pub mod admin;
 pub mod apps;
-pub mod body;
-pub mod host;
-pub mod inbound;
-pub mod mesh;
-pub mod outbound;
-pub mod pump;
 pub mod balance;
+pub mod body;
 pub mod ca;
 pub mod cli;
 pub mod config;
 pub mod headers;
+pub mod health;
+pub mod host;
+pub mod inbound;
+pub mod mesh;
+pub mod notify;
+pub mod outbound;
+pub mod pump;
 mod random;
 pub mod reason;
 pub mod state;

@@ -1,0 +1,258 @@
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::*;
+use crate::admin::view::{Config, Gossip, Node, Service, Status};
+
+/// An agent that is not ready yet.
+struct Young;
+
+impl Source for Young {
+    fn status(&self) -> Status {
+        Status {
+            node: "n1".into(),
+            identity: "spiffe://example.org/node/n1".into(),
+            trust_domain: "example.org".into(),
+            version: "0.1.0".into(),
+            uptime_s: 1,
+            state: "starting".into(),
+            listen: "0.0.0.0:7400".into(),
+            advertise: "10.0.0.1:7400".into(),
+            zone: "rack-1".into(),
+            svids: Vec::new(),
+            gossip: Gossip::default(),
+            services: Vec::new(),
+            upstreams: Vec::new(),
+            config: Config {
+                directory: "/etc/starling".into(),
+                age_s: 1,
+                last_error: None,
+            },
+        }
+    }
+
+    fn nodes(&self) -> Vec<Node> {
+        Vec::new()
+    }
+
+    fn services(&self) -> Vec<Service> {
+        Vec::new()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        Err("no certificate yet".into())
+    }
+
+    fn metrics(&self) -> String {
+        "starling_build_info 1\n".into()
+    }
+}
+
+/// An admin server at an address of its own, until dropped.
+struct Running {
+    address: std::net::SocketAddr,
+    drain: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+async fn running() -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let drain = CancellationToken::new();
+    let task = tokio::spawn(serve(Door::Http(listener), Arc::new(Young), drain.clone()));
+    Running {
+        address,
+        drain,
+        task,
+    }
+}
+
+async fn exchange(mut stream: impl Stream, request: &str) -> String {
+    // The server may answer and close before it has read everything.
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8(answer).unwrap()
+}
+
+impl Running {
+    async fn send(&self, request: &str) -> String {
+        exchange(TcpStream::connect(self.address).await.unwrap(), request).await
+    }
+
+    /// The status line's code for a request to `path` with these fields.
+    async fn status(&self, line: &str, fields: &str) -> u16 {
+        let answer = self
+            .send(&format!(
+                "{line} HTTP/1.1\r\n{fields}connection: close\r\n\r\n"
+            ))
+            .await;
+        answer.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn monitoring_reads_three_pages_and_nothing_else() {
+    let agent = running().await;
+    let host = format!("host: {}\r\n", agent.address);
+    for (line, expected) in [
+        ("GET /healthz", 200),
+        ("HEAD /healthz", 200),
+        ("GET /readyz", 503),
+        ("GET /metrics", 200),
+        ("GET /metrics?name=x", 200),
+        ("GET /v1/status", 404),
+        ("GET /v1/nodes", 404),
+        ("GET /", 404),
+        ("GET /debug/pprof", 404),
+        ("POST /metrics", 405),
+        ("DELETE /metrics", 405),
+        ("OPTIONS /metrics", 405),
+    ] {
+        assert_eq!(agent.status(line, &host).await, expected, "{line}");
+    }
+    let page = agent
+        .send("GET /metrics HTTP/1.0\r\nhost: localhost\r\n\r\n")
+        .await;
+    assert!(page.ends_with("\r\n\r\nstarling_build_info 1\n"), "{page}");
+    assert!(
+        page.contains("version=0.0.4") && !page.contains("access-control"),
+        "{page}"
+    );
+    let why = agent
+        .send("GET /readyz HTTP/1.0\r\nhost: localhost\r\n\r\n")
+        .await;
+    assert!(why.ends_with("no certificate yet\n"), "{why}");
+}
+
+#[tokio::test]
+async fn web_pages_are_kept_out() {
+    let agent = running().await;
+    let port = agent.address.port();
+    let fields = |text: &str| text.replace("PORT", &port.to_string());
+    for (given, expected) in [
+        ("host: 127.0.0.1:PORT\r\n", 200),
+        ("host: 127.0.0.1\r\n", 200),
+        ("host: LocalHost:PORT\r\n", 200),
+        (
+            "host: 127.0.0.1:PORT\r\norigin: http://127.0.0.1:PORT\r\n",
+            200,
+        ),
+        ("", 403),
+        ("host: evil.example\r\n", 403),
+        ("host: evil.example:PORT\r\n", 403),
+        ("host: 127.0.0.1.evil.example\r\n", 403),
+        ("host: localhost.evil.example\r\n", 403),
+        ("host: 127.0.0.2:PORT\r\n", 403),
+        ("host: 0.0.0.0:PORT\r\n", 403),
+        ("host: [::1]:PORT\r\n", 403),
+        ("host: localhost\r\nhost: localhost\r\n", 403),
+        ("host: user@localhost@evil\r\n", 403),
+        (
+            "host: 127.0.0.1:PORT\r\norigin: http://evil.example\r\n",
+            403,
+        ),
+        ("host: 127.0.0.1:PORT\r\norigin: null\r\n", 403),
+        (
+            "host: 127.0.0.1:PORT\r\norigin: https://127.0.0.1:PORT\r\n",
+            403,
+        ),
+    ] {
+        assert_eq!(
+            agent.status("GET /metrics", &fields(given)).await,
+            expected,
+            "{given:?}"
+        );
+    }
+    assert_eq!(
+        agent
+            .status("GET http://evil.example/metrics", "host: localhost\r\n")
+            .await,
+        403
+    );
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused() {
+    let agent = running().await;
+    let long = format!(
+        "host: localhost\r\nx: {}\r\n",
+        "a".repeat(2 * HEAD_BYTES_MAX)
+    );
+    assert_eq!(agent.status("GET /healthz", &long).await, 431);
+    let many = format!("host: localhost\r\n{}", "x: y\r\n".repeat(FIELDS_MAX + 1));
+    assert_eq!(agent.status("GET /healthz", &many).await, 431);
+}
+
+#[tokio::test]
+async fn the_socket_answers_commands() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("admin.sock");
+    let socket = Socket::bind(&path).unwrap();
+    let drain = CancellationToken::new();
+    let task = tokio::spawn(serve(Door::Socket(socket), Arc::new(Young), drain.clone()));
+    let ask =
+        async |request: &str| exchange(UnixStream::connect(&path).await.unwrap(), request).await;
+
+    let answer = ask("GET /v1/status HTTP/1.0\r\n\r\n").await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("application/json"), "{head}");
+    assert_eq!(
+        serde_json::from_str::<Status>(body).unwrap(),
+        Young.status()
+    );
+    assert!(
+        ask("GET /v1/nodes HTTP/1.0\r\n\r\n")
+            .await
+            .ends_with("\r\n\r\n[]")
+    );
+    assert!(
+        ask("GET /v1/services HTTP/1.0\r\n\r\n")
+            .await
+            .ends_with("\r\n\r\n[]")
+    );
+    assert!(
+        ask("POST /v1/status HTTP/1.0\r\n\r\n")
+            .await
+            .contains(" 405 ")
+    );
+
+    drain.cancel();
+    task.await.unwrap();
+    assert!(!path.exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_silent_are_cut_off() {
+    let agent = running().await;
+    let mut silent: Vec<TcpStream> = Vec::new();
+    for _ in 0..CONNECTIONS_MAX + 4 {
+        silent.push(TcpStream::connect(agent.address).await.unwrap());
+    }
+    // Every place is taken; with the clock stopped, time runs on to the limit as soon as all wait.
+    assert_eq!(
+        agent.status("GET /healthz", "host: localhost\r\n").await,
+        200
+    );
+}
+
+#[tokio::test]
+async fn draining_closes_kept_connections() {
+    let agent = running().await;
+    let mut kept = TcpStream::connect(agent.address).await.unwrap();
+    kept.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        .await
+        .unwrap();
+    let mut head = [0; 15];
+    kept.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200 OK");
+    agent.drain.cancel();
+    timeout(Duration::from_secs(10), agent.task)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        TcpStream::connect(agent.address).await.is_err(),
+        "nobody listens any more"
+    );
+}

@@ -1,0 +1,148 @@
+//! What the agent says of itself and the mesh: the JSON of `/v1/…`, and what `starling status` and its like read.
+//!
+//! Times are ages or seconds left, not dates, so that they hold whatever the clocks of reader and agent say. Fields are
+//! only ever added; a reader ignores those it does not know.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Where the admin server gets its answers. Each is made from snapshots and never waits.
+pub trait Source: Send + Sync + 'static {
+    fn status(&self) -> Status;
+    fn nodes(&self) -> Vec<Node>;
+    fn services(&self) -> Vec<Service>;
+    /// Whether this agent should get traffic; otherwise why not, in one line.
+    fn ready(&self) -> Result<(), String>;
+    /// All metrics in the Prometheus text format.
+    fn metrics(&self) -> String;
+}
+
+/// `/v1/status`: this agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub node: String,
+    /// SPIFFE ID of the node.
+    pub identity: String,
+    pub trust_domain: String,
+    pub version: String,
+    pub uptime_s: u64,
+    /// `starting`, `serving` or `draining`.
+    pub state: String,
+    /// UDP address of the mesh port.
+    pub listen: String,
+    /// Where other nodes are told to reach it.
+    pub advertise: String,
+    pub zone: String,
+    pub svids: Vec<Svid>,
+    pub gossip: Gossip,
+    pub services: Vec<Declared>,
+    pub upstreams: Vec<Upstream>,
+    pub config: Config,
+}
+
+/// A certificate this node holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Svid {
+    pub identity: String,
+    /// Negative once it has run out.
+    pub seconds_left: i64,
+}
+
+/// Members by liveness, this node included.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gossip {
+    pub alive: usize,
+    pub suspect: usize,
+    pub dead: usize,
+}
+
+/// A service that runs on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Declared {
+    pub service: String,
+    pub protocol: String,
+    /// Where the app listens.
+    pub address: String,
+    pub allow: Vec<String>,
+    pub healthy: bool,
+    /// What the last failed health check said, while unhealthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// `file:line` of the declaration.
+    pub declared: String,
+}
+
+/// A service that local apps call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upstream {
+    pub service: String,
+    /// Where apps call it.
+    pub listen: String,
+    /// The service identity shown to the callee.
+    pub caller: String,
+    pub protocol: String,
+    /// Instances worth trying, and all there are.
+    pub usable: usize,
+    pub instances: usize,
+    /// `file:line` of the declaration.
+    pub declared: String,
+}
+
+/// The configuration in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    pub directory: String,
+    pub age_s: u64,
+    /// Why files that changed since are not in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// An element of `/v1/nodes`: one member, as this agent knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    pub node: String,
+    pub identity: String,
+    /// `serving`, `draining` or `left`, in its own words.
+    pub state: String,
+    /// `alive`, `suspect` or `dead`, in ours.
+    pub liveness: String,
+    /// Best first.
+    pub addresses: Vec<String>,
+    pub zone: String,
+    pub services: Vec<String>,
+    /// Since its present manifest came.
+    pub age_s: u64,
+    /// Whether it is the agent that answers.
+    pub is_self: bool,
+}
+
+/// An element of `/v1/services`: one service and where it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    pub service: String,
+    pub instances: Vec<Instance>,
+}
+
+/// One service on one node, as this agent knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    pub node: String,
+    pub protocol: String,
+    pub labels: BTreeMap<String, String>,
+    pub weight: u32,
+    /// In the words of its own node.
+    pub healthy: bool,
+    pub liveness: String,
+    /// How long this agent sends it nothing because calls failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ejected_s: Option<u64>,
+    /// This agent's calls to it that are under way, if it calls the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<u32>,
+    pub address: String,
+    pub zone: String,
+    /// Since it last changed.
+    pub age_s: u64,
+}
