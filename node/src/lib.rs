@@ -5,6 +5,7 @@
 //! crate carries it, [`inbound`] on the other host judges the caller and hands it to the app.
 
 pub mod admin;
+pub mod agent;
 pub mod apps;
 pub mod balance;
 pub mod body;

@@ -5,13 +5,13 @@ mod http;
 mod tcp;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use starling_gossip::ServiceName;
 use starling_transport::SpiffeId;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::balance::Balancer;
@@ -28,48 +28,41 @@ struct Route {
     callee: SpiffeId,
     caller_name: ServiceName,
     balancer: Arc<Balancer>,
+    declared: Option<Protocol>,
 }
 
 /// An upstream's listening socket, open but not yet served.
 #[derive(Debug)]
-pub struct Listener {
-    socket: TcpListener,
-    upstream: Upstream,
-}
+pub struct Listener(TcpListener);
 
 impl Listener {
     /// Opens the socket. Fails without side effects, so that a reload can try all before it takes any.
     pub async fn open(upstream: &Upstream) -> io::Result<Self> {
-        let socket = TcpListener::bind(upstream.listen).await?;
-        Ok(Self {
-            socket,
-            upstream: upstream.clone(),
-        })
+        TcpListener::bind(upstream.listen).await.map(Self)
     }
 
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.upstream.listen
-    }
-
-    /// Takes connections until `closed` or until the host drains.
-    pub async fn serve(self, host: Arc<Host>, closed: CancellationToken) {
-        let route = Arc::new(Route::new(&host, &self.upstream));
+    /// Takes connections until `closed` or until the host drains, each by what `upstream` says then.
+    pub async fn serve(
+        self,
+        host: Arc<Host>,
+        mut upstream: watch::Receiver<Upstream>,
+        closed: CancellationToken,
+    ) {
+        let mut route = Route::new(&host, &upstream.borrow_and_update());
         loop {
-            let Ok(permit) = host.connections.clone().acquire_owned().await else {
-                return;
-            };
             let accepted = tokio::select! {
-                accepted = self.socket.accept() => accepted,
+                accepted = self.accept(&host) => accepted,
                 () = closed.cancelled() => return,
                 () = host.drain.cancelled() => return,
             };
+            if upstream.has_changed().unwrap_or(false) {
+                route = Route::new(&host, &upstream.borrow_and_update());
+            }
             match accepted {
-                Ok((socket, _)) => {
+                Ok((socket, permit)) => {
                     let route = route.clone();
-                    let declared = self.upstream.protocol;
                     host.spawn(async move {
-                        route.connection(socket, declared).await;
+                        route.connection(socket).await;
                         drop(permit);
                     });
                 }
@@ -81,23 +74,35 @@ impl Listener {
             }
         }
     }
+
+    /// Waits in the kernel's queue while there are as many connections as allowed.
+    async fn accept(&self, host: &Host) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+        let permit = host
+            .connections
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(io::Error::other)?;
+        Ok((self.0.accept().await?.0, permit))
+    }
 }
 
 impl Route {
-    fn new(host: &Arc<Host>, upstream: &Upstream) -> Self {
-        Self {
+    fn new(host: &Arc<Host>, upstream: &Upstream) -> Arc<Self> {
+        Arc::new(Self {
             host: host.clone(),
             service: upstream.service.clone(),
             caller: host.service_id(&upstream.caller),
             callee: host.service_id(&upstream.service),
             caller_name: upstream.caller.clone(),
             balancer: host.balancer(&upstream.service),
-        }
+            declared: upstream.protocol,
+        })
     }
 
-    async fn connection(self: Arc<Self>, socket: TcpStream, declared: Option<Protocol>) {
+    async fn connection(self: Arc<Self>, socket: TcpStream) {
         let _best_effort = socket.set_nodelay(true);
-        let protocol = match declared {
+        let protocol = match self.declared {
             Some(protocol) => protocol,
             None => self.announced().await.unwrap_or(Protocol::Tcp),
         };

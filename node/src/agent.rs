@@ -1,0 +1,338 @@
+//! The one place that starts things, in order, and stops them in the other order.
+//!
+//! In: identities and policy, then the mesh port, then listeners for apps, then the announcement that others may call.
+//! Out: the announcement that they may no longer, then no new calls, then those under way, then the goodbye.
+
+mod announce;
+mod follow;
+mod listeners;
+mod source;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Context;
+use starling_gossip::{Membership, Settings, State};
+use starling_transport::{
+    Courier, Endpoint, Identities, IdentitySet, Options as EndpointOptions, Pool, Protocol, h3,
+};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, Door, Socket};
+use crate::config::Config;
+use crate::health::Checks;
+use crate::host::{Host, Parts};
+use crate::inbound;
+use crate::mesh::{BundleVerifier, QuicCarrier};
+use crate::notify::Notifier;
+use crate::state::StateDir;
+use crate::telemetry::log::Level;
+use crate::telemetry::metrics::{self, Recorder};
+
+use announce::Announcer;
+use listeners::Listeners;
+use source::Facts;
+
+/// What the command line found.
+#[derive(Debug)]
+pub struct Options {
+    /// Where the configuration was read, to read it again.
+    pub directory: PathBuf,
+    /// What it said.
+    pub config: Config,
+    /// The state directory, open and checked.
+    pub state: StateDir,
+    /// The log filter, to change on reload.
+    pub level: Level,
+}
+
+/// Runs the agent until it is told to stop (SIGTERM or SIGINT). An error means that it could not start.
+pub fn run(options: Options) -> anyhow::Result<()> {
+    let runtime = runtime().context("cannot start the runtime")?;
+    let ended = runtime.block_on(start_and_serve(options));
+    // What still runs here was cut off on purpose.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+/// One thread where there are one or two cores: it costs a third less CPU per request than two threads that hand work
+/// to each other (docs/performance.md).
+fn runtime() -> std::io::Result<Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut builder = if cores <= 2 {
+        Builder::new_current_thread()
+    } else {
+        let mut builder = Builder::new_multi_thread();
+        builder.worker_threads(cores);
+        builder
+    };
+    builder.enable_all().build()
+}
+
+async fn start_and_serve(options: Options) -> anyhow::Result<()> {
+    let mut stop = StopSignals::new()?;
+    let agent = Agent::start(options).await?;
+    tracing::info!(node = %agent.host.node, "agent started");
+    agent
+        .notifier
+        .ready(&format!("node {} serves", agent.host.node));
+    stop.next().await;
+    tracing::info!("stopping");
+    agent.notifier.stopping();
+    tokio::select! {
+        () = agent.stop() => tracing::info!("agent stopped"),
+        () = stop.next() => tracing::warn!("stopped at once, as asked for a second time"),
+    }
+    Ok(())
+}
+
+/// Everything that runs.
+struct Agent {
+    host: Arc<Host>,
+    endpoint: Endpoint,
+    announcer: Arc<Announcer>,
+    facts: Arc<Facts>,
+    notifier: Arc<Notifier>,
+    /// Tasks that serve no call: they end with `over`.
+    background: JoinSet<()>,
+    over: CancellationToken,
+}
+
+impl Agent {
+    async fn start(options: Options) -> anyhow::Result<Self> {
+        let Options {
+            directory,
+            config,
+            state,
+            level,
+        } = options;
+        let recorder = Recorder::install()?;
+        starling_transport::metrics::describe();
+        let set = state.identities()?;
+        check_identities(&config, &set)?;
+        let identities = Identities::new(set);
+        let endpoint = bind(&config, &state, &identities)?;
+        let advertise = announce::address(&config, endpoint.local_addr()?).await;
+        let announcer = Announcer::new(identities.clone(), advertise);
+        let node_id = identities.current().node.id().clone();
+        let courier = Courier::new(endpoint.clone(), node_id.clone());
+        let membership = Membership::start(
+            settings(&config, &state, &identities),
+            Arc::new(QuicCarrier(courier.clone())),
+            Arc::new(BundleVerifier(identities.clone())),
+            announcer.local(&config, State::Serving),
+        )
+        .context("cannot join the mesh")?;
+        let h3 = h3::Limits {
+            header_bytes: config.limits.header_bytes as usize,
+        };
+        let pool = Pool::new(endpoint.clone(), h3.clone(), config.limits.connect);
+        let doors = config.admin.clone();
+        let facts = Facts::new(recorder.clone(), directory.clone(), advertise);
+        let host = Host::new(Parts {
+            node: node_id.node_name().unwrap_or_default().parse()?,
+            identities: identities.clone(),
+            config,
+            membership,
+            pool,
+        });
+        let over = CancellationToken::new();
+        let mut background = JoinSet::new();
+        background.spawn(take_sessions(host.clone(), endpoint.clone(), courier, h3));
+        background.spawn(host.clone().follow_catalogue());
+        background.spawn(recorder.upkeep());
+        let mut listeners = Listeners::new(host.clone());
+        listeners.apply(&host.config.load()).await?;
+        admin(
+            &mut background,
+            &doors,
+            source::View::new(&host, &facts),
+            &over,
+        )
+        .await?;
+        let notifier = Arc::new(Notifier::from_env());
+        let mut checks = Checks::new();
+        checks.reconcile(&host.config.load().services);
+        background.spawn(follow::health(
+            host.clone(),
+            announcer.clone(),
+            checks.watch(),
+        ));
+        let follower = follow::Follower {
+            host: host.clone(),
+            announcer: announcer.clone(),
+            facts: facts.clone(),
+            directory,
+            state,
+            level,
+            listeners,
+            checks,
+        };
+        background.spawn(follower.run());
+        background.spawn(watchdog(notifier.clone()));
+        facts.is_ready.store(true, Ordering::Relaxed);
+        metrics::config_loaded();
+        Ok(Self {
+            host,
+            endpoint,
+            announcer,
+            facts,
+            notifier,
+            background,
+            over,
+        })
+    }
+
+    /// Stops without losing a call that can be finished within the grace.
+    async fn stop(mut self) {
+        let config = self.host.config.load_full();
+        self.facts.is_ready.store(false, Ordering::Relaxed);
+        self.facts.is_draining.store(true, Ordering::Relaxed);
+        let draining = self.announcer.local(&config, State::Draining);
+        if let Err(error) = self.host.membership.set_local(draining) {
+            tracing::warn!(%error, "draining without a word to the others");
+        }
+        tokio::time::sleep(NOTICE).await;
+        self.host.drain.cancel();
+        self.host.tasks.close();
+        if tokio::time::timeout(config.limits.drain, self.host.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(left = self.host.tasks.len(), grace = ?config.limits.drain, "cut off what did not finish");
+            self.host.stop.cancel();
+            self.host.tasks.wait().await;
+        }
+        self.host.membership.leave().await;
+        self.over.cancel();
+        self.background.abort_all();
+        let _told = tokio::time::timeout(CLOSE_BUDGET, self.endpoint.close()).await;
+    }
+}
+
+/// Every service and every caller declared here needs a certificate, or the first call would find out.
+fn check_identities(config: &Config, set: &IdentitySet) -> anyhow::Result<()> {
+    let missing: Vec<_> = config
+        .services
+        .iter()
+        .map(|service| (&service.name, &service.declared))
+        .chain(
+            config
+                .upstreams
+                .iter()
+                .map(|upstream| (&upstream.caller, &upstream.declared)),
+        )
+        .filter(|(name, _)| set.service(name.as_str()).is_none())
+        .map(|(name, place)| format!("{place}: this node holds no certificate of service `{name}`"))
+        .collect();
+    anyhow::ensure!(
+        missing.is_empty(),
+        "{}\n  hint: on an issuer, `starling ca issue --node {} --service NAME --out DIR` makes one",
+        missing.join("\n"),
+        set.node.id().node_name().unwrap_or_default(),
+    );
+    Ok(())
+}
+
+fn bind(
+    config: &Config,
+    state: &StateDir,
+    identities: &Arc<Identities>,
+) -> anyhow::Result<Endpoint> {
+    let options = EndpointOptions {
+        listen: config.listen,
+        reset_key: state.reset_key()?,
+        streams_per_peer: config.limits.streams_per_peer,
+        connections_max: CONNECTIONS_MAX,
+    };
+    Ok(Endpoint::bind(&options, identities.clone())?)
+}
+
+fn settings(config: &Config, state: &StateDir, identities: &Identities) -> Settings {
+    let set = identities.current();
+    Settings {
+        seeds: config.seeds.clone(),
+        generation_file: Some(state.path().join("generation")),
+        peers_file: Some(state.path().join("peers.cache")),
+        ..Settings::new(set.trust.trust_domain().as_str())
+    }
+}
+
+async fn admin(
+    background: &mut JoinSet<()>,
+    admin: &crate::config::Admin,
+    source: Arc<source::View>,
+    over: &CancellationToken,
+) -> anyhow::Result<()> {
+    let socket = Socket::bind(&admin.socket)?;
+    let http = tokio::net::TcpListener::bind(admin.listen).await;
+    let http = http.with_context(|| format!("cannot listen on {} (admin.listen)", admin.listen))?;
+    for door in [Door::Socket(socket), Door::Http(http)] {
+        background.spawn(admin::serve(door, source.clone(), over.clone()));
+    }
+    Ok(())
+}
+
+/// Hands each new connection of a peer to what it speaks. Ends with the endpoint.
+async fn take_sessions(host: Arc<Host>, endpoint: Endpoint, courier: Courier, limits: h3::Limits) {
+    let mut serving = JoinSet::new();
+    while let Some(session) = endpoint.accept().await {
+        match session.protocol() {
+            Protocol::Gossip => courier.adopt(session),
+            Protocol::H3 => {
+                drop(serving.spawn(inbound::serve(host.clone(), session, limits.clone())))
+            }
+        }
+        while serving.try_join_next().is_some() {}
+    }
+}
+
+/// Tells the service manager that this thread still turns.
+async fn watchdog(notifier: Arc<Notifier>) {
+    let Some(every) = notifier.watchdog_every() else {
+        return;
+    };
+    let mut every = tokio::time::interval(every);
+    loop {
+        every.tick().await;
+        notifier.watchdog();
+    }
+}
+
+/// SIGTERM or SIGINT.
+struct StopSignals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl StopSignals {
+    fn new() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
+        let interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
+        Ok(Self {
+            terminate,
+            interrupt,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Connections of other agents held open: one per pair of services and node is typical, at about 100 KiB each.
+const CONNECTIONS_MAX: usize = 4096;
+
+/// How long others get to hear that we drain before we refuse anything: a rumour takes some 100 ms to go round a cell.
+const NOTICE: Duration = Duration::from_millis(300);
+
+/// How long the peers get to acknowledge that we close.
+const CLOSE_BUDGET: Duration = Duration::from_secs(1);

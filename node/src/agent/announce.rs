@@ -1,0 +1,130 @@
+//! What this node says of itself.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use starling_gossip::{Local, LocalService, ServiceName, State};
+use starling_transport::Identities;
+use tokio::net::{UdpSocket, lookup_host};
+
+use crate::config::{Config, Service};
+use crate::mesh::SvidSigner;
+
+/// Makes the announcement from configuration and health.
+#[derive(Debug)]
+pub(super) struct Announcer {
+    identities: Arc<Identities>,
+    advertise: SocketAddr,
+    health: Mutex<BTreeMap<ServiceName, bool>>,
+}
+
+impl Announcer {
+    pub(super) fn new(identities: Arc<Identities>, advertise: SocketAddr) -> Arc<Self> {
+        Arc::new(Self {
+            identities,
+            advertise,
+            health: Mutex::default(),
+        })
+    }
+
+    /// The announcement for this configuration.
+    pub(super) fn local(&self, config: &Config, state: State) -> Local {
+        let id = self.identities.current().node.id().clone();
+        let node = id
+            .node_name()
+            .unwrap_or_default()
+            .parse()
+            .expect("a node's SVID names a node");
+        let mut calls: Vec<_> = config
+            .upstreams
+            .iter()
+            .map(|upstream| upstream.service.clone())
+            .collect();
+        calls.sort();
+        calls.dedup();
+        Local {
+            node,
+            signer: SvidSigner::new(self.identities.clone(), id),
+            addrs: vec![self.advertise],
+            zone: config.zone.clone(),
+            cell: 0,
+            state,
+            services: config
+                .services
+                .iter()
+                .filter_map(|service| self.service(service))
+                .collect(),
+            calls,
+        }
+    }
+
+    /// Takes in what the health checks found. Returns whether that is news.
+    pub(super) fn set_health(&self, health: BTreeMap<ServiceName, bool>) -> bool {
+        let mut known = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = *known != health;
+        *known = health;
+        is_news
+    }
+
+    /// Whether the app behind `service` works, as far as its checks know.
+    pub(super) fn is_healthy(&self, service: &Service) -> bool {
+        let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        health
+            .get(&service.name)
+            .copied()
+            .unwrap_or(service.health.is_none())
+    }
+
+    fn service(&self, service: &Service) -> Option<LocalService> {
+        let set = self.identities.current();
+        let id = set.service(service.name.as_str())?.id().clone();
+        Some(LocalService {
+            name: service.name.clone(),
+            protocol: service.protocol.as_str().to_owned(),
+            labels: service.labels.clone(),
+            weight: u32::from(service.weight),
+            healthy: self.is_healthy(service),
+            signer: SvidSigner::new(self.identities.clone(), id),
+        })
+    }
+}
+
+/// Where others reach this node: as declared, else where it listens, else the address of the route to the first seed
+/// that has one.
+pub(super) async fn address(config: &Config, bound: SocketAddr) -> SocketAddr {
+    if let Some(advertise) = config.advertise {
+        return advertise;
+    }
+    if !bound.ip().is_unspecified() {
+        return bound;
+    }
+    for seed in &config.seeds {
+        if let Some(ip) = route_to(seed).await {
+            return SocketAddr::new(ip, bound.port());
+        }
+    }
+    let ip = route_to(ANYWHERE)
+        .await
+        .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    if config.advertise.is_none() && ip.is_loopback() {
+        tracing::warn!(%ip, "no address of this host is known to others; set `advertise`");
+    }
+    SocketAddr::new(ip, bound.port())
+}
+
+/// The local address that packets to `host:port` would carry. Nothing is sent.
+async fn route_to(host: &str) -> Option<IpAddr> {
+    let to = lookup_host(host).await.ok()?.next()?;
+    let from: IpAddr = if to.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        std::net::Ipv6Addr::UNSPECIFIED.into()
+    };
+    let socket = UdpSocket::bind((from, 0)).await.ok()?;
+    socket.connect(to).await.ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+/// An address for documentation (RFC 5737): its route is the default route.
+const ANYWHERE: &str = "192.0.2.1:9";

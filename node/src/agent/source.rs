@@ -1,0 +1,295 @@
+//! What the agent tells of itself through the admin doors.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use starling_gossip::{Catalogue, Instance, Liveness, Member, State};
+use starling_transport::Svid;
+use tokio::time::Instant;
+
+use crate::admin::{Source, view};
+use crate::balance;
+use crate::config::Upstream;
+use crate::host::Host;
+use crate::telemetry::metrics::Recorder;
+
+/// What only the agent as a whole knows.
+#[derive(Debug)]
+pub(super) struct Facts {
+    pub(super) is_ready: AtomicBool,
+    pub(super) is_draining: AtomicBool,
+    recorder: Recorder,
+    directory: PathBuf,
+    advertise: SocketAddr,
+    began: Instant,
+    config: Mutex<ConfigFacts>,
+}
+
+#[derive(Debug)]
+struct ConfigFacts {
+    taken: Instant,
+    last_error: Option<String>,
+}
+
+impl Facts {
+    pub(super) fn new(recorder: Recorder, directory: PathBuf, advertise: SocketAddr) -> Arc<Self> {
+        let now = Instant::now();
+        Arc::new(Self {
+            is_ready: AtomicBool::new(false),
+            is_draining: AtomicBool::new(false),
+            recorder,
+            directory,
+            advertise,
+            began: now,
+            config: Mutex::new(ConfigFacts {
+                taken: now,
+                last_error: None,
+            }),
+        })
+    }
+
+    /// The configuration in force is a new one.
+    pub(super) fn config_taken(&self) {
+        *self.config() = ConfigFacts {
+            taken: Instant::now(),
+            last_error: None,
+        };
+    }
+
+    /// Files could not be taken; the old state stays.
+    pub(super) fn set_error(&self, error: Option<String>) {
+        self.config().last_error = error;
+    }
+
+    fn config(&self) -> MutexGuard<'_, ConfigFacts> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Answers from the snapshots in force.
+#[derive(Debug)]
+pub(super) struct View {
+    host: Arc<Host>,
+    facts: Arc<Facts>,
+}
+
+impl View {
+    pub(super) fn new(host: &Arc<Host>, facts: &Arc<Facts>) -> Arc<Self> {
+        Arc::new(Self {
+            host: host.clone(),
+            facts: facts.clone(),
+        })
+    }
+
+    fn upstream(&self, upstream: &Upstream) -> view::Upstream {
+        let catalogue = self.host.membership.catalogue();
+        let instances = catalogue.instances(upstream.service.as_str());
+        let announced = instances
+            .first()
+            .map(|instance| instance.protocol.to_string());
+        let protocol = upstream
+            .protocol
+            .map(|protocol| protocol.as_str().to_owned())
+            .or(announced);
+        view::Upstream {
+            service: upstream.service.to_string(),
+            listen: upstream.listen.to_string(),
+            caller: upstream.caller.to_string(),
+            protocol: protocol.unwrap_or_default(),
+            usable: instances
+                .iter()
+                .filter(|instance| is_usable(instance))
+                .count(),
+            instances: instances.len(),
+            declared: upstream.declared.to_string(),
+        }
+    }
+}
+
+impl Source for View {
+    fn status(&self) -> view::Status {
+        let (host, facts) = (&self.host, &self.facts);
+        let config = host.config.load();
+        let set = host.identities.current();
+        let catalogue = host.membership.catalogue();
+        let is_draining = facts.is_draining.load(Ordering::Relaxed);
+        let known = facts.config();
+        view::Status {
+            node: host.node.to_string(),
+            identity: set.node.id().to_string(),
+            trust_domain: host.trust_domain.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: facts.began.elapsed().as_secs(),
+            state: if is_draining { "draining" } else { "serving" }.to_owned(),
+            listen: config.listen.to_string(),
+            advertise: facts.advertise.to_string(),
+            zone: config.zone.clone(),
+            svids: std::iter::once(&set.node)
+                .chain(set.services.values())
+                .map(svid)
+                .collect(),
+            gossip: gossip(&catalogue),
+            services: config
+                .services
+                .iter()
+                .map(|service| declared(&catalogue, service))
+                .collect(),
+            upstreams: config
+                .upstreams
+                .iter()
+                .map(|upstream| self.upstream(upstream))
+                .collect(),
+            config: view::Config {
+                directory: facts.directory.display().to_string(),
+                age_s: known.taken.elapsed().as_secs(),
+                last_error: known.last_error.clone(),
+            },
+        }
+    }
+
+    fn nodes(&self) -> Vec<view::Node> {
+        let catalogue = self.host.membership.catalogue();
+        catalogue
+            .members
+            .values()
+            .map(|member| node(&catalogue, member))
+            .collect()
+    }
+
+    fn services(&self) -> Vec<view::Service> {
+        let catalogue = self.host.membership.catalogue();
+        let balancers = self.host.balancers();
+        let now = Instant::now();
+        catalogue
+            .services
+            .iter()
+            .map(|(name, instances)| {
+                let seen = balancers.iter().find(|(service, _)| service == name);
+                let seen = seen
+                    .map(|(_, balancer)| balancer.view(now))
+                    .unwrap_or_default();
+                let instances = instances.iter().map(|one| instance(one, &seen)).collect();
+                view::Service {
+                    service: name.to_string(),
+                    instances,
+                }
+            })
+            .collect()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.facts.is_ready.load(Ordering::Relaxed) {
+            Ok(())
+        } else {
+            Err("starting or stopping".to_owned())
+        }
+    }
+
+    fn metrics(&self) -> String {
+        self.facts.recorder.render()
+    }
+}
+
+fn svid(svid: &Svid) -> view::Svid {
+    let left = |time: SystemTime| time.duration_since(SystemTime::now());
+    let seconds_left = match left(svid.leaf().not_after) {
+        Ok(left) => i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+        Err(over) => -i64::try_from(over.duration().as_secs()).unwrap_or(i64::MAX),
+    };
+    view::Svid {
+        identity: svid.id().to_string(),
+        seconds_left,
+    }
+}
+
+fn gossip(catalogue: &Catalogue) -> view::Gossip {
+    let mut gossip = view::Gossip::default();
+    for member in catalogue
+        .members
+        .values()
+        .filter(|member| member.state != State::Left)
+    {
+        match member.liveness {
+            Liveness::Alive => gossip.alive += 1,
+            Liveness::Suspect => gossip.suspect += 1,
+            Liveness::Dead => gossip.dead += 1,
+        }
+    }
+    gossip
+}
+
+fn declared(catalogue: &Catalogue, service: &crate::config::Service) -> view::Declared {
+    let ours = catalogue
+        .instances(service.name.as_str())
+        .iter()
+        .find(|one| one.node == catalogue.local);
+    let healthy = ours.is_some_and(|one| one.healthy);
+    view::Declared {
+        service: service.name.to_string(),
+        protocol: service.protocol.as_str().to_owned(),
+        address: service.address.to_string(),
+        allow: service.allow.iter().map(ToString::to_string).collect(),
+        healthy,
+        problem: (!healthy).then(|| "its health check does not pass".to_owned()),
+        declared: service.declared.to_string(),
+    }
+}
+
+fn node(catalogue: &Catalogue, member: &Member) -> view::Node {
+    let services = catalogue.services.iter();
+    let services =
+        services.filter(|(_, instances)| instances.iter().any(|one| one.node == member.name));
+    view::Node {
+        node: member.name.to_string(),
+        identity: member.identity.to_string(),
+        state: state(member.state).to_owned(),
+        liveness: liveness(member.liveness).to_owned(),
+        addresses: member.addrs.iter().map(ToString::to_string).collect(),
+        zone: member.zone.to_string(),
+        services: services.map(|(name, _)| name.to_string()).collect(),
+        age_s: member.heard_at.elapsed().as_secs(),
+        is_self: member.name == catalogue.local,
+    }
+}
+
+fn instance(one: &Arc<Instance>, seen: &[balance::View]) -> view::Instance {
+    let seen = seen.iter().find(|view| view.instance.node == one.node);
+    view::Instance {
+        node: one.node.to_string(),
+        protocol: one.protocol.to_string(),
+        labels: one.labels.clone(),
+        weight: one.weight,
+        healthy: one.healthy,
+        liveness: liveness(one.liveness).to_owned(),
+        ejected_s: seen
+            .and_then(|view| view.ejected_for)
+            .map(|left| left.as_secs()),
+        in_flight: seen.map(|view| view.in_flight),
+        address: one.addr.to_string(),
+        zone: one.zone.to_string(),
+        age_s: one.changed_at.elapsed().as_secs(),
+    }
+}
+
+fn is_usable(instance: &Instance) -> bool {
+    instance.healthy && instance.liveness == Liveness::Alive
+}
+
+fn state(state: State) -> &'static str {
+    match state {
+        State::Serving => "serving",
+        State::Draining => "draining",
+        State::Left => "left",
+    }
+}
+
+fn liveness(liveness: Liveness) -> &'static str {
+    match liveness {
+        Liveness::Alive => "alive",
+        Liveness::Suspect => "suspect",
+        Liveness::Dead => "dead",
+    }
+}
