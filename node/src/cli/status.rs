@@ -1,0 +1,192 @@
+//! `starling status`: how is the agent of this host?
+
+use clap::Args;
+
+use super::ask::{Ask, span};
+use super::table::Table;
+use crate::admin::view;
+
+/// Show how the agent of this host is doing
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    #[command(flatten)]
+    ask: Ask,
+}
+
+impl Status {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        self.ask.print("/v1/status", render)
+    }
+}
+
+fn render(status: &view::Status) -> String {
+    let view::Gossip {
+        alive,
+        suspect,
+        dead,
+    } = status.gossip;
+    let mut parts = vec![format!(
+        "{} of {} is {}, for {} (starling {})\n\
+         mesh port {}, reached at {}{}\n\
+         members: {alive} alive, {suspect} suspect, {dead} dead\n\
+         configuration {}, read {} ago",
+        status.node,
+        status.trust_domain,
+        status.state,
+        span(status.uptime_s),
+        status.version,
+        status.listen,
+        status.advertise,
+        if status.zone.is_empty() {
+            String::new()
+        } else {
+            format!(", zone {}", status.zone)
+        },
+        status.config.directory,
+        span(status.config.age_s),
+    )];
+    if let Some(error) = &status.config.last_error {
+        parts.push(format!(
+            "The files were changed since, but are not in force:\n{error}"
+        ));
+    }
+    parts.push(certificates(&status.svids));
+    if !status.services.is_empty() {
+        parts.push(services(&status.services));
+    }
+    if !status.upstreams.is_empty() {
+        parts.push(upstreams(&status.upstreams));
+    }
+    parts.join("\n\n")
+}
+
+fn certificates(svids: &[view::Svid]) -> String {
+    let mut table = Table::new(["CERTIFICATE", "ENDS"]);
+    for svid in svids {
+        let left = span(svid.seconds_left.unsigned_abs());
+        let ends = if svid.seconds_left < 0 {
+            format!("{left} ago")
+        } else {
+            format!("in {left}")
+        };
+        table.row([svid.identity.clone(), ends]);
+    }
+    table.render()
+}
+
+fn services(services: &[view::Declared]) -> String {
+    let mut table = Table::new(["SERVICE", "PROTOCOL", "APP", "HEALTH", "ALLOWS", "DECLARED"]);
+    for service in services {
+        let health = match (service.healthy, &service.problem) {
+            (true, _) => "healthy".to_owned(),
+            (false, None) => "unhealthy".to_owned(),
+            (false, Some(problem)) => format!("unhealthy: {problem}"),
+        };
+        table.row([
+            service.service.clone(),
+            service.protocol.clone(),
+            service.address.clone(),
+            health,
+            service.allow.join(", "),
+            service.declared.clone(),
+        ]);
+    }
+    table.render()
+}
+
+fn upstreams(upstreams: &[view::Upstream]) -> String {
+    let mut table = Table::new([
+        "UPSTREAM", "AS", "LISTENS", "PROTOCOL", "USABLE", "DECLARED",
+    ]);
+    for upstream in upstreams {
+        table.row([
+            upstream.service.clone(),
+            upstream.caller.clone(),
+            upstream.listen.clone(),
+            upstream.protocol.clone(),
+            format!("{} of {}", upstream.usable, upstream.instances),
+            upstream.declared.clone(),
+        ]);
+    }
+    table.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> view::Status {
+        view::Status {
+            node: "n1".into(),
+            identity: "spiffe://example.org/node/n1".into(),
+            trust_domain: "example.org".into(),
+            version: "0.1.0".into(),
+            uptime_s: 3_700,
+            state: "serving".into(),
+            listen: "0.0.0.0:7400".into(),
+            advertise: "10.0.0.1:7400".into(),
+            zone: "rack-1".into(),
+            svids: vec![
+                view::Svid {
+                    identity: "spiffe://example.org/node/n1".into(),
+                    seconds_left: 80_000,
+                },
+                view::Svid {
+                    identity: "spiffe://example.org/svc/web".into(),
+                    seconds_left: -61,
+                },
+            ],
+            gossip: view::Gossip {
+                alive: 3,
+                suspect: 1,
+                dead: 0,
+            },
+            services: vec![view::Declared {
+                service: "orders".into(),
+                protocol: "http".into(),
+                address: "127.0.0.1:8080".into(),
+                allow: vec!["web".into(), "batch".into()],
+                healthy: false,
+                problem: Some("answered 503".into()),
+                declared: "orders.toml:1".into(),
+            }],
+            upstreams: vec![view::Upstream {
+                service: "pay".into(),
+                listen: "127.0.0.1:9001".into(),
+                caller: "web".into(),
+                protocol: "http".into(),
+                usable: 1,
+                instances: 2,
+                declared: "web.toml:4".into(),
+            }],
+            config: view::Config {
+                directory: "/etc/starling".into(),
+                age_s: 12,
+                last_error: Some("error: web.toml:1: unknown key `x`".into()),
+            },
+        }
+    }
+
+    #[test]
+    fn what_an_operator_sees() {
+        let expected = "\
+n1 of example.org is serving, for 1h 1m (starling 0.1.0)
+mesh port 0.0.0.0:7400, reached at 10.0.0.1:7400, zone rack-1
+members: 3 alive, 1 suspect, 0 dead
+configuration /etc/starling, read 12s ago
+
+The files were changed since, but are not in force:
+error: web.toml:1: unknown key `x`
+
+CERTIFICATE                   ENDS
+spiffe://example.org/node/n1  in 22h 13m
+spiffe://example.org/svc/web  1m 1s ago
+
+SERVICE  PROTOCOL  APP             HEALTH                   ALLOWS      DECLARED
+orders   http      127.0.0.1:8080  unhealthy: answered 503  web, batch  orders.toml:1
+
+UPSTREAM  AS   LISTENS         PROTOCOL  USABLE  DECLARED
+pay       web  127.0.0.1:9001  http      1 of 2  web.toml:4";
+        assert_eq!(render(&status()), expected);
+    }
+}
