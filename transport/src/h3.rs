@@ -20,6 +20,7 @@ mod tunnel;
 pub use body::RecvBody;
 pub use client::Requester;
 pub use error::{RecvError, RequestError, RequestErrorKind, RespondError, StartError, TunnelError};
+pub use guard::{Reason, Refusal, Scope};
 pub use server::{Acceptor, ConnectRequest, Exchange, Responder};
 pub use tunnel::{Tunnel, TunnelRecv, TunnelSend};
 

@@ -18,7 +18,7 @@ use super::codes;
 use super::error::{RequestError, RequestErrorKind, StartError};
 use super::guard::{Asked, Guard, MessageGuard, put_varint};
 use super::qpack;
-use super::stream::{Link, RecvHalf, SendHalf};
+use super::stream::{Link, RecvHalf, SendHalf, code};
 use super::tunnel::Tunnel;
 pub(super) use upload::Upload;
 
@@ -51,9 +51,12 @@ impl Requester {
             .build(Backend::new(shared.clone()))
             .await
             .map_err(StartError)?;
+        let closing = shared.clone();
         let driver = async move {
             let ended = poll_fn(|cx| driven.poll_close(cx)).await;
             tracing::debug!(error = %ended, "http/3 connection ended");
+            // h3 has closed it, or it was lost. Without a driver it must not be used in any case.
+            closing.connection().close(code(codes::NO_ERROR), b"");
         };
         Ok((
             Self(Arc::new(Inner {

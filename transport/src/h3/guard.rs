@@ -193,6 +193,7 @@ pub fn check_bytes(input: &[u8]) {
     for make in [
         || Guard::Message(MessageGuard::request(FUZZ_HEADER_BYTES)),
         || Guard::Message(MessageGuard::response(FUZZ_HEADER_BYTES, Asked::Head)),
+        || Guard::Message(MessageGuard::response(FUZZ_HEADER_BYTES, Asked::Other)),
         || Guard::Message(MessageGuard::response(FUZZ_HEADER_BYTES, Asked::Connect)),
         || Guard::Control(ControlGuard::of_client()),
         || Guard::Control(ControlGuard::of_server()),
