@@ -300,7 +300,10 @@ impl Entry {
         View {
             instance: self.instance.clone(),
             in_flight: self.load.in_flight.load(Ordering::Relaxed),
-            latency: state.latency.last().map(Duration::from_secs_f64),
+            latency: state
+                .latency
+                .last()
+                .and_then(|latency| Duration::try_from_secs_f64(latency).ok()),
             ejected_for: state
                 .breaker
                 .ejected_until()
