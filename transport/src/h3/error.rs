@@ -219,6 +219,9 @@ pub enum RespondError {
     /// The head or the trailers are larger than the peer accepts.
     #[error("the peer does not accept a head this large")]
     TooLarge,
+    /// The status is no answer: an interim one, or success where a tunnel was to be refused.
+    #[error("the status does not fit an answer")]
+    Unfit,
     /// The body given to us failed.
     #[error("the body failed")]
     Body(#[source] Cause),

@@ -96,6 +96,12 @@ impl Acceptor {
             return;
         }
         let below = self.shared.drain();
+        let shared = self.shared.clone();
+        self.last = Some(Box::pin(async move {
+            shared.idle().await;
+            // Responses finished just before may still be on their way; later ones are awaited by `respond`.
+            tokio::time::sleep(shared.connection().rtt() * LINGER_ROUND_TRIPS + LINGER_LEAST).await;
+        }));
         let Ok(below) = StreamId::try_from(below) else {
             return;
         };
@@ -107,12 +113,6 @@ impl Acceptor {
         {
             tracing::debug!(%error, "goaway not sent");
         }
-        let shared = self.shared.clone();
-        self.last = Some(Box::pin(async move {
-            shared.idle().await;
-            // Responses finished just before may still be on their way; later ones are awaited by `respond`.
-            tokio::time::sleep(shared.connection().rtt() * LINGER_ROUND_TRIPS + LINGER_LEAST).await;
-        }));
     }
 
     /// Requests and tunnels that have not come to their end, including those whose head is still arriving.

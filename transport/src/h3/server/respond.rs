@@ -45,6 +45,9 @@ impl Responder {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (mut parts, body) = response.into_parts();
+        if parts.status.is_informational() {
+            return Err(RespondError::Unfit);
+        }
         body::strip_connection_fields(&mut parts.headers);
         let bodiless = self.bodiless
             || matches!(
@@ -118,6 +121,9 @@ impl ConnectRequest {
     /// Answers with something other than success.
     pub async fn refuse(mut self, response: Response<Bytes>) -> Result<(), RespondError> {
         let (mut parts, body) = response.into_parts();
+        if parts.status.is_informational() || parts.status.is_success() {
+            return Err(RespondError::Unfit);
+        }
         body::strip_connection_fields(&mut parts.headers);
         self.stream
             .send_response(Response::from_parts(parts, ()))

@@ -133,6 +133,20 @@ async fn a_responder_dropped_unused_resets() {
 }
 
 #[tokio::test]
+async fn an_interim_status_is_no_answer() {
+    let (requester, mut acceptor, _pair) = h3_pair().await;
+    let call = tokio::spawn(async move { requester.request(get()).await });
+    let (_request, responder) = request(soon(acceptor.next()).await);
+    let switching = Response::builder().status(101).body(Empty::<Bytes>::new());
+    let error = soon(responder.respond(switching.unwrap()))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, RespondError::Unfit), "{error:?}");
+    let error = soon(call).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), RequestErrorKind::Reset(codes::INTERNAL_ERROR));
+}
+
+#[tokio::test]
 async fn an_answer_cut_short_is_no_clean_end() {
     let (requester, mut acceptor, _pair) = h3_pair().await;
     let call = tokio::spawn(async move { requester.request(get()).await.unwrap() });
