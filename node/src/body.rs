@@ -105,9 +105,10 @@ impl<B: HttpBody<Data = Bytes>> Closing<B> {
         closing
     }
 
-    /// A body that knows that it is at its end is not always polled again.
+    /// A body that is at its end, or has given the last of its announced length, is not always polled again.
     fn end_if_done(&mut self) {
-        if self.inner.is_end_stream()
+        let is_done = self.inner.is_end_stream() || self.inner.size_hint().exact() == Some(0);
+        if is_done
             && let Some(call) = self.call.take()
         {
             call.line.finish();

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use ::http::{Method, Request, Response};
+use ::http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -66,6 +66,8 @@ async fn call(route: &Route, series: &Arc<Series>, request: Request<Incoming>) -
         Ok((pick, response)) => {
             line.set_status(response.status());
             let (mut head, body) = response.into_parts();
+            // How it came over the mesh is no business of the app's connection.
+            head.version = Version::HTTP_11;
             if let Some(reason) = headers::response_from_peer(&mut head.headers) {
                 line.fail(reason);
             }
