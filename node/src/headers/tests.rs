@@ -284,3 +284,78 @@ fn apps_cannot_speak_as_the_mesh_and_peers_only_in_its_words() {
     trailers(&mut headers);
     assert_eq!(fields(&headers), "grpc-status: 0");
 }
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Names that mean something here, some of them disguised, and any others.
+    fn name() -> impl Strategy<Value = String> {
+        let known = prop::sample::select(vec![
+            "connection",
+            "content-length",
+            "cookie",
+            "keep-alive",
+            "starling-caller",
+            "starling-hops",
+            "starling_error",
+            "te",
+            "traceparent",
+            "transfer-encoding",
+            "upgrade",
+            "x-forwarded-client-cert",
+            "x_forwarded.client-cert",
+        ]);
+        prop_oneof![known.prop_map(str::to_owned), "[a-z][a-z_.!-]{0,12}"]
+    }
+
+    fn value() -> impl Strategy<Value = Vec<u8>> {
+        let listed =
+            prop::collection::vec(name(), 1..4).prop_map(|names| names.join(", ").into_bytes());
+        prop_oneof![listed, prop::collection::vec(any::<u8>(), 0..20)]
+    }
+
+    fn head(fields: &[(String, Vec<u8>)]) -> request::Parts {
+        let mut head = request(Version::HTTP_11, "GET /", "host: orders");
+        for (name, value) in fields {
+            let name = HeaderName::from_bytes(name.as_bytes());
+            if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) {
+                head.headers.append(name, value);
+            }
+        }
+        head
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_an_app_sends(fields in prop::collection::vec((name(), value()), 0..12)) {
+            let mut head = head(&fields);
+            if request_from_app(&mut head, "orders").is_err() {
+                return Ok(());
+            }
+            let claims = head.headers.keys().filter(|name| is_claim(name) && **name != HOPS).count();
+            prop_assert_eq!(claims, 0);
+            for gone in ["connection", "transfer-encoding", "upgrade", "keep-alive", "host"] {
+                prop_assert!(!head.headers.contains_key(gone), "{} stayed", gone);
+            }
+            prop_assert_eq!(head.headers.get_all(trace::TRACEPARENT).iter().count(), 1);
+
+            // The callee's agent hears the same and adds exactly who called.
+            let before = head.headers.clone();
+            request_from_peer(&mut head, CALLER_ID).unwrap();
+            prop_assert_eq!(head.headers.remove(CALLER).unwrap(), CALLER_ID);
+            prop_assert_eq!(head.headers, before);
+        }
+
+        #[test]
+        fn whatever_an_app_answers(fields in prop::collection::vec((name(), value()), 0..12)) {
+            let mut headers = head(&fields).headers;
+            response_from_app(&mut headers);
+            prop_assert!(!headers.keys().any(is_claim));
+            let before = headers.clone();
+            prop_assert_eq!(response_from_peer(&mut headers), None);
+            prop_assert_eq!(headers, before);
+        }
+    }
+}
