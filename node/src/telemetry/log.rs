@@ -3,12 +3,12 @@
 //! Whatever a field holds, an event is one line: control characters are escaped and long values cut, so that nothing a
 //! peer sends can forge a line, reach a terminal or fill a disk faster than its requests come.
 
+use std::borrow::Cow;
+use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::io;
 
-use serde::Serializer as _;
-use serde::ser::SerializeMap as _;
-use serde_json::Value;
+use serde::Serialize;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
@@ -97,20 +97,33 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut fields = Fields::default();
-        event.record(&mut fields);
         let mut time = String::new();
         SystemTime.format_time(&mut Writer::new(&mut time))?;
-        let entry = Entry {
-            time,
-            event,
-            spans: spans(context),
-            fields,
-        };
+        let (metadata, spans) = (event.metadata(), spans(context));
         match self.0 {
-            LogFormat::Text => entry.text(&mut writer)?,
+            LogFormat::Text => {
+                write!(
+                    writer,
+                    "{time} {:>5} {}: ",
+                    metadata.level(),
+                    metadata.target()
+                )?;
+                if !spans.is_empty() {
+                    write!(writer, "{}: ", Escaped(&spans))?;
+                }
+                event.record(&mut Text(&mut writer));
+            }
             LogFormat::Json => {
-                writer.write_str(&entry.json().map_err(|_unwritable| fmt::Error)?)?
+                let mut object = Json(Vec::with_capacity(512));
+                object.put("time", time.as_str());
+                object.put("level", metadata.level().as_str());
+                object.put("target", metadata.target());
+                if !spans.is_empty() {
+                    object.put("span", spans.as_str());
+                }
+                event.record(&mut object);
+                let text = String::from_utf8(object.0).map_err(|_impossible| fmt::Error)?;
+                write!(writer, "{text}}}")?;
             }
         }
         writer.write_char('\n')
@@ -142,114 +155,107 @@ where
     all.0
 }
 
-struct Entry<'a> {
-    time: String,
-    event: &'a Event<'a>,
-    spans: String,
-    fields: Fields,
-}
+/// Writes the fields of an event as they come, the message first. Errors are those of a buffer in memory: there are none.
+struct Text<'a, 'w>(&'a mut Writer<'w>);
 
-impl Entry<'_> {
-    fn text(&self, writer: &mut Writer<'_>) -> fmt::Result {
-        let metadata = self.event.metadata();
-        write!(
-            writer,
-            "{} {:>5} {}: ",
-            self.time,
-            metadata.level(),
-            metadata.target()
-        )?;
-        if !self.spans.is_empty() {
-            write!(writer, "{}: ", Escaped(&self.spans))?;
-        }
-        write!(writer, "{}", Escaped(&self.fields.message))?;
-        for (name, value) in &self.fields.rest {
-            match value {
-                Value::String(text) if is_plain(text) => write!(writer, " {name}={text}")?,
-                Value::String(text) => write!(writer, " {name}={text:?}")?,
-                other => write!(writer, " {name}={other}")?,
-            }
-        }
-        Ok(())
-    }
+/// A JSON object but for its closing brace.
+struct Json(Vec<u8>);
 
-    fn json(&self) -> serde_json::Result<String> {
-        let metadata = self.event.metadata();
-        let mut line = Vec::with_capacity(512);
-        let mut json = serde_json::Serializer::new(&mut line);
-        let mut map = json.serialize_map(None)?;
-        map.serialize_entry("time", &self.time)?;
-        map.serialize_entry("level", metadata.level().as_str())?;
-        map.serialize_entry("target", metadata.target())?;
-        map.serialize_entry("message", &self.fields.message)?;
-        if !self.spans.is_empty() {
-            map.serialize_entry("span", &self.spans)?;
-        }
-        for (name, value) in &self.fields.rest {
-            map.serialize_entry(name, value)?;
-        }
-        map.end()?;
-        Ok(String::from_utf8_lossy(&line).into_owned())
+impl Text<'_, '_> {
+    fn put(&mut self, name: &str, value: impl fmt::Display) {
+        let _ = write!(self.0, " {name}={value}");
     }
 }
 
-/// The fields of an event, each within its bound.
-#[derive(Default)]
-struct Fields {
-    message: String,
-    rest: Vec<(&'static str, Value)>,
-}
-
-impl Fields {
-    fn put(&mut self, field: &Field, value: impl Into<Value>) {
-        self.rest.push((field.name(), value.into()));
-    }
-
-    fn put_text(&mut self, field: &Field, value: fmt::Arguments<'_>) {
-        let mut text = Bounded::default();
-        text.add(value);
-        if field.name() == "message" {
-            self.message = text.0;
-        } else {
-            self.put(field, text.0);
-        }
+impl Json {
+    fn put(&mut self, name: &str, value: impl Serialize) {
+        self.0.push(if self.0.is_empty() { b'{' } else { b',' });
+        let _ = serde_json::to_writer(&mut self.0, name);
+        self.0.push(b':');
+        let _ = serde_json::to_writer(&mut self.0, &value);
     }
 }
 
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put_text(field, format_args!("{value:?}"));
-    }
-
+impl Visit for Text<'_, '_> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.put_text(field, format_args!("{value}"));
+        let value = bounded(value);
+        match field.name() {
+            "message" => {
+                let _ = write!(self.0, "{}", Escaped(&value));
+            }
+            name if is_plain(&value) => self.put(name, value),
+            name => self.put(name, format_args!("{value:?}")),
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &Bounded::of(value));
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        self.record_str(field, &chain(value));
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.put(field, value);
+        self.put(field.name(), value);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field, value);
+        self.put(field.name(), value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field, value);
+        self.put(field.name(), value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field, value);
+        self.put(field.name(), value);
+    }
+}
+
+impl Visit for Json {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field.name(), bounded(value));
     }
 
-    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        let mut text = value.to_string();
-        let mut cause = value.source();
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
-        self.record_str(field, &text);
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field.name(), Bounded::of(value));
     }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        self.put(field.name(), bounded(&chain(value)));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field.name(), value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field.name(), value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field.name(), value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field.name(), value);
+    }
+}
+
+/// An error and what caused it, on one line.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |cause| Error::source(*cause));
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+fn bounded(text: &str) -> Cow<'_, str> {
+    if text.len() <= VALUE_BYTES_MAX {
+        return text.into();
+    }
+    let mut cut = Bounded::default();
+    cut.add(format_args!("{text}"));
+    cut.0.into()
 }
 
 /// Text that ends with `…` where it would have become too long.
@@ -257,6 +263,12 @@ impl Visit for Fields {
 struct Bounded(String);
 
 impl Bounded {
+    fn of(value: &dyn fmt::Debug) -> String {
+        let mut text = Self::default();
+        text.add(format_args!("{value:?}"));
+        text.0
+    }
+
     /// Adds what fits. A value that fails to format shows what it gave until then.
     fn add(&mut self, text: fmt::Arguments<'_>) {
         let _ = self.write_fmt(text);
@@ -304,6 +316,8 @@ fn is_plain(text: &str) -> bool {
 #[cfg(test)]
 pub(crate) mod tests {
     use std::sync::{Arc, Mutex};
+
+    use serde_json::Value;
 
     use super::*;
 
@@ -400,7 +414,7 @@ pub(crate) mod tests {
                 .unwrap_err(),
         });
         let lines = captured(|| {
-            let error: &(dyn std::error::Error + 'static) = &error;
+            let error: &(dyn Error + 'static) = &error;
             tracing::error!(
                 error,
                 bytes = 5_u64,
