@@ -5,6 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod reference;
+
 /// What an operator is told about `starling.toml` with this content. Empty if nothing.
 fn told(text: &str) -> String {
     match Config::from_bytes(Path::new("starling.toml"), text.as_bytes()) {

@@ -30,7 +30,7 @@ pub(super) fn running(plan: &Plan, directory: &Directory, program: &Path) -> Str
          # guest calls hello, which does not allow it: see starling-error\n  \
          curl -i http://{denied}/\n\n  \
          # web calls echo, plain TCP through the same mesh\n  \
-         (echo over the mesh; sleep 1) | curl -s telnet://{echo}\n\n  \
+         (echo over the mesh; sleep 1) | curl -s --max-time 2 telnet://{echo}\n\n  \
          # what the agent n1 knows, and what it counts\n  \
          {program} status --socket {socket}\n  \
          {program} services --socket {socket}\n  \
