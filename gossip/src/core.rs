@@ -179,7 +179,7 @@ impl Core {
     /// Begins a life that outranks `generation`.
     fn outrank(&self, generation: u64) -> Result<(), LocalError> {
         let mut own = self.own();
-        let at_least = generation.max(own.generation) + 1;
+        let at_least = generation.max(own.generation).saturating_add(1);
         let generation = self
             .next_generation(at_least)
             .map_err(LocalError::Generation)?;

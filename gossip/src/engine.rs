@@ -100,7 +100,8 @@ impl Engine {
         }
     }
 
-    /// Tells which versions we hold by whatever means. Lives chitchat has not heard of are left to it.
+    /// Tells which versions we hold by whatever means, so that they stand in digests and others can miss them. chitchat takes
+    /// up lives it has not heard of, except those it has just forgotten.
     pub(crate) async fn learned(&self, versions: &[(ChitchatId, u64)]) {
         let chitchat = self.handle.chitchat();
         let mut chitchat = chitchat.lock().await;
@@ -108,7 +109,7 @@ impl Engine {
             let version = *version;
             let behind = chitchat
                 .node_state(id)
-                .is_some_and(|state| state.max_version() < version);
+                .is_none_or(|state| state.max_version() < version);
             if behind {
                 let value = VersionedValue {
                     value: version.to_string(),

@@ -21,6 +21,8 @@ struct Due {
     hops: u8,
     /// Who told us.
     from: Option<NodeId>,
+    /// How often it is told again.
+    echoes: u8,
 }
 
 /// One thing to tell.
@@ -42,7 +44,13 @@ impl Rumours {
     /// Something is to be told about `node` at `at`.
     pub(crate) fn add(&mut self, rumour: Rumour, at: Instant) {
         let Rumour { node, hops, from } = rumour;
-        let due = self.due.entry(node).or_insert(Due { at, hops, from });
+        let due = self.due.entry(node).or_insert(Due {
+            at,
+            hops,
+            from,
+            echoes: ECHOES,
+        });
+        due.echoes = ECHOES;
         due.at = due.at.min(at);
         due.hops = due.hops.max(hops);
     }
@@ -55,10 +63,14 @@ impl Rumours {
     /// What is due, if its cost is within the budget. If not, all of it waits a little and grows together.
     pub(crate) fn take(&mut self, now: Instant, cost: impl Fn(NodeId) -> usize) -> Vec<Rumour> {
         let mut ready = Vec::new();
-        for (node, due) in &mut self.due {
-            if due.at > now {
-                continue;
-            }
+        let mut waiting: Vec<_> = self
+            .due
+            .iter_mut()
+            .filter(|(_, due)| due.at <= now)
+            .collect();
+        // What nobody was told yet comes first.
+        waiting.sort_by_key(|(_, due)| std::cmp::Reverse(due.echoes));
+        for (node, due) in waiting {
             if ready.len() < BATCH_MAX && self.budget.take(now, cost(*node)) {
                 ready.push(Rumour {
                     node: *node,
@@ -70,9 +82,22 @@ impl Rumours {
             }
         }
         for rumour in &ready {
-            self.due.remove(&rumour.node);
+            self.told(rumour.node, now);
         }
         ready
+    }
+
+    /// Told once: it is told again a little later, to others, or done with.
+    fn told(&mut self, node: NodeId, now: Instant) {
+        match self.due.get_mut(&node) {
+            Some(due) if due.echoes > 0 => {
+                due.echoes -= 1;
+                due.at = now + ECHO;
+            }
+            _ => {
+                self.due.remove(&node);
+            }
+        }
     }
 }
 
@@ -94,7 +119,11 @@ pub(crate) const FANOUT: usize = 3;
 /// Up to how long news wait before they are passed on, so that not all speak at once and some of it travels together.
 pub(crate) const JITTER: Duration = Duration::from_millis(50);
 
-/// What a node spends on rumours: 27 changes a second of 600 bytes to three peers. Past it, changes travel together.
+/// Telling three once reaches 94 % of a large cell, telling three more 99.7 %; reconciliation finds the others.
+const ECHOES: u8 = 1;
+const ECHO: Duration = Duration::from_millis(100);
+
+/// What a node spends on rumours: 13 changes a second of 600 bytes, to three peers and three more. Past it, changes travel together.
 const BYTES_PER_SECOND: usize = 50 * 1000;
 const COALESCE: Duration = Duration::from_millis(200);
 
@@ -129,6 +158,8 @@ mod tests {
         rumours.add(rumour(1), now);
         assert_eq!(rumours.next(), Some(now));
         assert_eq!(rumours.take(now, |_| 100), [rumour(1)]);
+        assert_eq!(rumours.next(), Some(now + ECHO));
+        assert_eq!(rumours.take(now + ECHO, |_| 100), [rumour(1)]);
         assert_eq!(rumours.next(), None);
     }
 
@@ -139,7 +170,7 @@ mod tests {
         rumours.add(rumour(1), now);
         rumours.add(rumour(2), now);
         assert_eq!(rumours.take(now, |_| 90_000), [rumour(1)]);
-        assert_eq!(rumours.next(), Some(now + COALESCE));
+        assert_eq!(rumours.take(now + ECHO, |_| 90_000), []);
         assert_eq!(
             rumours.take(now + Duration::from_secs(3), |_| 90_000),
             [rumour(2)]

@@ -40,13 +40,14 @@ impl Core {
         }
     }
 
-    /// The version we hold of each life, as chitchat knows them.
+    /// The version we hold of each life believed to be here, as chitchat knows them. Telling it of the dead would have everyone
+    /// remember them anew.
     fn versions(&self) -> Vec<(chitchat::ChitchatId, u64)> {
         let table = self.registry.table();
         let others = table
             .entries
             .values()
-            .filter(|entry| entry.manifest.node != self.registry.own);
+            .filter(|entry| entry.manifest.node != self.registry.own && entry.here());
         others
             .map(|entry| {
                 let manifest = &entry.manifest;
