@@ -40,11 +40,16 @@ fn ms(millis: u64) -> Duration {
 
 impl World {
     fn new(count: usize) -> Self {
-        Self::with((0..count).map(instance).collect())
+        Self::with_room(count, 8)
     }
 
-    fn with(instances: Vec<Instance>) -> Self {
-        let balancer = Balancer::new(ZONE, 8);
+    /// Each instance takes `in_flight_max` calls.
+    fn with_room(count: usize, in_flight_max: u32) -> Self {
+        Self::with((0..count).map(instance).collect(), in_flight_max)
+    }
+
+    fn with(instances: Vec<Instance>, in_flight_max: u32) -> Self {
+        let balancer = Balancer::new(ZONE, in_flight_max);
         let mut world = Self {
             balancer,
             instances,
@@ -172,6 +177,51 @@ fn calls_in_flight_make_an_instance_dearer() {
     drop(held);
     of_first = world.view(0).in_flight as usize + world.view(1).in_flight as usize;
     assert_eq!(of_first, 0, "dropping a pick counts it out");
+}
+
+/// `clients` that always have one call under way, each call taking `latency` of its instance.
+fn closed_loop(
+    world: &mut World,
+    clients: usize,
+    calls: usize,
+    latency: impl Fn(usize, &mut fastrand::Rng) -> Duration,
+) -> Vec<usize> {
+    let mut dice = fastrand::Rng::with_seed(3);
+    let mut under_way: Vec<(Instant, Pick)> = Vec::new();
+    let mut got = vec![0; world.instances.len()];
+    for _ in 0..calls {
+        if under_way.len() == clients {
+            let next = (0..clients).min_by_key(|at| under_way[*at].0).unwrap();
+            let (end, mut pick) = under_way.swap_remove(next);
+            world.now = end;
+            pick.answered(end);
+        }
+        let pick = world.pick().unwrap();
+        let index = world.index(&pick);
+        got[index] += 1;
+        under_way.push((world.now + latency(index, &mut dice), pick));
+    }
+    got
+}
+
+#[test]
+fn many_clients_share_by_weight_though_latency_varies() {
+    let mut world = World::with_room(3, 1000);
+    world.announce(|instances| instances[2].weight = 200);
+    let got = closed_loop(&mut world, 64, 20_000, |_, dice| ms(2 + dice.u64(0..20)));
+    assert!(
+        (4000..6000).contains(&got[0]) && (4000..6000).contains(&got[1]),
+        "{got:?}"
+    );
+}
+
+#[test]
+fn many_clients_avoid_a_slow_instance_but_not_altogether() {
+    let mut world = World::with_room(3, 1000);
+    let slow =
+        |index, dice: &mut fastrand::Rng| ms(if index == 0 { 100 } else { 2 + dice.u64(0..8) });
+    let got = closed_loop(&mut world, 64, 20_000, slow);
+    assert!((1..2000).contains(&got[0]), "{got:?}");
 }
 
 #[test]
