@@ -129,9 +129,12 @@ fn block_on<F: Future>(work: F) -> io::Result<F::Output> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use clap::CommandFactory;
 
     use super::*;
+    use crate::state::StateDir;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -170,6 +173,96 @@ mod tests {
         assert_eq!(
             report(&error),
             "error: cannot start: /s is open to other users (mode 0755)\n  hint: `chmod -R go= /s`"
+        );
+    }
+
+    /// Runs a command line and tells what an operator would read on an error.
+    fn run(line: &str, dir: &Path) -> Result<(), String> {
+        let words = line.replace("DIR", &dir.display().to_string());
+        let cli = Cli::try_parse_from(words.split(' ')).map_err(|error| error.to_string())?;
+        cli.command
+            .run()
+            .map_err(|error| report(&error).replace(&dir.display().to_string(), "DIR"))
+    }
+
+    #[test]
+    fn a_mesh_begins_and_a_second_host_gets_its_bundle() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = |line: &str| run(line, dir.path());
+        run("starling init --trust-domain example.org --node n1 --service web --state DIR/n1")
+            .unwrap();
+        run(
+            "starling ca issue --node n2 --service orders --service db --state DIR/n1 --out DIR/n2",
+        )
+        .unwrap();
+        run("starling ca issue --node n1 --service web --state DIR/n1 --out DIR/n1 --lifetime 7d")
+            .unwrap();
+        for (name, services) in [("n1", 1), ("n2", 2)] {
+            let set = StateDir::open(&dir.path().join(name))
+                .unwrap()
+                .identities()
+                .unwrap();
+            assert_eq!(
+                (set.node.id().node_name(), set.services.len()),
+                (Some(name), services)
+            );
+        }
+        assert_eq!(
+            run("starling init --trust-domain example.org --node n1 --state DIR/n2").unwrap_err(),
+            "error: DIR/n2/trust.pem exists already\n  \
+             hint: this host has an identity already; use another --state, or move the old directory away first"
+        );
+        assert_eq!(
+            run("starling ca issue --node n3 --state DIR/n2 --out DIR/n3").unwrap_err(),
+            "error: DIR/n2 holds no CA\n  \
+             hint: run this on the host where `starling init` was run, or name its state directory with --state"
+        );
+    }
+
+    #[test]
+    fn nothing_is_written_for_a_command_that_cannot_work() {
+        let dir = tempfile::tempdir().unwrap();
+        for line in [
+            "starling init --trust-domain Example.org --node n1 --state DIR/x",
+            "starling init --trust-domain example.org --node N1 --state DIR/x",
+            "starling init --trust-domain example.org --node n1 --service ../a --state DIR/x",
+            "starling init --trust-domain example.org --node n1 --lifetime 2y --state DIR/x",
+            "starling ca issue --node n2 --out DIR/x --state DIR/nowhere",
+        ] {
+            run(line, dir.path()).expect_err(line);
+            assert!(!dir.path().join("x").exists(), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_agent_does_not_start_on_what_it_should_not_trust() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = |line: &str| run(line, dir.path());
+        std::fs::create_dir(dir.path().join("config")).unwrap();
+        let missing = run("starling agent --config DIR/config --state DIR/state").unwrap_err();
+        assert!(
+            missing.starts_with("error: DIR/state does not exist\n  hint: `starling init"),
+            "{missing}"
+        );
+        let no_config = run("starling agent --config DIR/nowhere --state DIR/state").unwrap_err();
+        assert!(
+            no_config.starts_with("error: DIR/nowhere: cannot be read"),
+            "{no_config}"
+        );
+    }
+
+    #[test]
+    fn validate_tells_of_every_path_it_was_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = |line: &str| run(line, dir.path());
+        std::fs::write(dir.path().join("good.toml"), "zone = \"a\"").unwrap();
+        std::fs::write(dir.path().join("bad.toml"), "zoen = \"a\"").unwrap();
+        run("starling validate DIR/good.toml").unwrap();
+        run("starling validate DIR").unwrap();
+        assert_eq!(
+            run("starling validate DIR/bad.toml DIR/good.toml DIR/nowhere.toml").unwrap_err(),
+            "error: DIR/bad.toml:1: unknown key `zoen`\n  hint: did you mean `zone`?\n\
+             error: DIR/nowhere.toml: cannot be read: No such file or directory (os error 2)"
         );
     }
 }

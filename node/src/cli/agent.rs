@@ -30,14 +30,14 @@ impl Agent {
         if let Some(parent) = self.parent {
             demo::leash::follow(parent)?;
         }
-        // Keys are in memory: no core dumps, and no other process of this user looks in.
-        set_dumpable_behavior(DumpableBehavior::NotDumpable)
-            .context("cannot protect the memory of this process")?;
         let mut config = Config::load(&self.config)?;
         if let Some(state) = self.state {
             config.state = std::path::absolute(state)?;
         }
         let state = StateDir::open(&config.state)?;
+        // From here on keys are in memory: no core dumps, and no other process of this user looks in.
+        set_dumpable_behavior(DumpableBehavior::NotDumpable)
+            .context("cannot protect the memory of this process")?;
         let level = telemetry::log::init(&config.log)?;
         agent::run(agent::Options {
             directory: self.config,
