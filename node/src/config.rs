@@ -34,9 +34,9 @@ pub struct Config {
     /// Where other nodes reach the mesh port, if that is not what `listen` says. Needs a restart.
     pub advertise: Option<SocketAddr>,
     /// `host:port` of nodes to ask first. Each is known to have a host and a port; names are resolved when dialled.
-    /// Reloadable.
+    /// Needs a restart.
     pub seeds: Vec<String>,
-    /// Failure domain of this host, empty if there is only one. Reloadable.
+    /// Failure domain of this host, empty if there is only one. Needs a restart.
     pub zone: String,
     /// The state directory: keys, certificates and what the agent remembers. Needs a restart.
     pub state: PathBuf,

@@ -18,11 +18,12 @@ pub struct Admin {
     pub listen: SocketAddr,
 }
 
-/// How the agent logs. Needs a restart.
+/// How the agent logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
+    /// Needs a restart.
     pub format: LogFormat,
-    /// A level or a filter such as `info,starling_gossip=debug`.
+    /// A level or a filter such as `info,starling_gossip=debug`. Reloadable.
     pub level: String,
 }
 

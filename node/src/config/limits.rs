@@ -10,7 +10,7 @@ use super::raw;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Open connections from local apps. Default 4096. Costs two file descriptors and up to about 15 KiB each; past it new
-    /// connections wait in the kernel's queue. Reloadable, for new connections.
+    /// connections wait in the kernel's queue. Needs a restart.
     pub connections: u32,
     /// Requests and tunnels that one peer connection carries at a time. Default 256. Costs up to the stream window in
     /// memory for each that its reader does not drain; past it the peer waits. Needs a restart.
@@ -19,7 +19,7 @@ pub struct Limits {
     /// headers are being read; a larger one is answered with 431 (a larger response with 502). Needs a restart.
     pub header_bytes: u32,
     /// Requests that wait for an instance at a time. Default 1024; 0 means none waits. Costs a task each, a few KiB; past
-    /// it they fail at once. Reloadable, for new requests.
+    /// it they fail at once. Needs a restart.
     pub pending: u32,
     /// How long an app connection or a tunnel may carry nothing before it is closed. Default 5 minutes. Longer keeps more
     /// idle connections in memory. Reloadable, for new connections.
@@ -27,7 +27,7 @@ pub struct Limits {
     /// How long a request waits for an instance before it fails. Default 2 seconds; 0 means not at all. Reloadable, for
     /// new requests.
     pub wait: Duration,
-    /// How long a connection attempt may take, to a peer or to an app. Default 3 seconds. Reloadable, for new attempts.
+    /// How long a connection attempt may take, to a peer or to an app. Default 3 seconds. Needs a restart.
     pub connect: Duration,
     /// Grace for what is in flight when the agent is asked to stop. Default 30 seconds; what is left then is cut off.
     /// Reloadable.

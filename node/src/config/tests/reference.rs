@@ -144,10 +144,22 @@ fn no_key_is_forgotten() {
     assert_eq!(in_code().into_keys().collect::<Vec<_>>(), keys);
 }
 
-/// Files below `docs/` and `examples/`, and the README.
-fn pages(ending: &str) -> Vec<PathBuf> {
+/// The Markdown of README, `docs/` and `examples/`.
+fn pages() -> Vec<PathBuf> {
+    let mut pages = files(root().join("docs"), "md");
+    pages.extend(files(root().join("examples"), "md"));
+    pages.push(root().join("README.md"));
+    pages
+}
+
+/// The TOML below `examples/`.
+fn examples() -> Vec<PathBuf> {
+    files(root().join("examples"), "toml")
+}
+
+fn files(below: PathBuf, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut open = vec![root().join("docs"), root().join("examples")];
+    let mut open = vec![below];
     while let Some(directory) = open.pop() {
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
@@ -161,14 +173,13 @@ fn pages(ending: &str) -> Vec<PathBuf> {
             }
         }
     }
-    found.extend(Some(root().join("README.md")).filter(|path| ending == "md" && path.exists()));
     found
 }
 
 #[test]
 fn every_toml_snippet_in_the_documentation_is_good() {
     let mut snippets = 0;
-    for page in pages("md") {
+    for page in pages() {
         let text = fs::read_to_string(&page).unwrap();
         for snippet in text.split("\n```toml\n").skip(1) {
             let snippet = snippet.split("\n```").next().unwrap();
@@ -185,7 +196,7 @@ fn every_toml_snippet_in_the_documentation_is_good() {
 
 #[test]
 fn every_example_is_good() {
-    let files = pages("toml");
+    let files = examples();
     assert!(files.len() >= 4, "found only {files:?}");
     let mut directories = 0;
     for file in files {
@@ -203,7 +214,7 @@ fn every_example_is_good() {
 /// The promise of the quickstart.
 #[test]
 fn the_quickstart_takes_at_most_five_lines_for_a_service() {
-    for file in pages("toml")
+    for file in examples()
         .iter()
         .filter(|file| file.to_string_lossy().contains("quickstart"))
     {
