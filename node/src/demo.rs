@@ -48,8 +48,10 @@ pub(crate) async fn run(
         _ = terminate.recv() => {}
     }
     children.kill().await;
+    let last_words = words::ended(&directory);
+    drop(directory);
     if outcome.is_ok() {
-        say(&words::ended(&directory))?;
+        say(&last_words)?;
     }
     outcome
 }
