@@ -74,7 +74,7 @@ impl Issue {
             return Ok(());
         }
         out::say(&format!(
-            "Copy it to that host as its state directory: `scp -rp {dir} HOST:{STATE}`."
+            "Copy it to that host as its state directory: `rsync -a {dir}/ HOST:{STATE}/`."
         ))?;
         Ok(())
     }
