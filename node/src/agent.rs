@@ -76,12 +76,16 @@ fn runtime() -> std::io::Result<Runtime> {
 
 async fn start_and_serve(options: Options) -> anyhow::Result<()> {
     let mut stop = StopSignals::new()?;
-    let agent = Agent::start(options).await?;
+    let mut agent = Agent::start(options).await?;
     tracing::info!(node = %agent.host.node, "agent started");
     agent
         .notifier
         .ready(&format!("node {} serves", agent.host.node));
-    stop.next().await;
+    tokio::select! {
+        () = stop.next() => {}
+        // None of them ends by itself, so an agent without one is better started afresh than kept half alive.
+        ended = agent.background.join_next() => anyhow::bail!("a background task ended: {ended:?}"),
+    }
     tracing::info!("stopping");
     agent.notifier.stopping();
     tokio::select! {
@@ -295,7 +299,7 @@ async fn take_sessions(host: Arc<Host>, endpoint: Endpoint, courier: Courier, li
 /// Tells the service manager that this thread still turns.
 async fn watchdog(notifier: Arc<Notifier>) {
     let Some(every) = notifier.watchdog_every() else {
-        return;
+        return std::future::pending().await;
     };
     let mut every = tokio::time::interval(every);
     loop {

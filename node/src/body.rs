@@ -108,9 +108,7 @@ impl<B: HttpBody<Data = Bytes>> Closing<B> {
     /// A body that is at its end, or has given the last of its announced length, is not always polled again.
     fn end_if_done(&mut self) {
         let is_done = self.inner.is_end_stream() || self.inner.size_hint().exact() == Some(0);
-        if is_done
-            && let Some(call) = self.call.take()
-        {
+        if is_done && let Some(call) = self.call.take() {
             call.line.finish();
         }
     }

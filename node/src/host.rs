@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::apps::Apps;
 use crate::balance::Balancer;
 use crate::config::{Config, Protocol};
+use crate::telemetry::metrics;
 use crate::telemetry::series::{Series, Side};
 
 /// Shared by all tasks that carry calls.
@@ -61,6 +62,18 @@ pub struct Parts {
     pub membership: Membership,
     /// See [`Host::pool`].
     pub pool: Pool,
+}
+
+/// Counts a panic that unwinds through it. Held by a task, whose end by panic nobody else would notice.
+#[derive(Debug)]
+pub struct PanicCount(pub &'static str);
+
+impl Drop for PanicCount {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            metrics::task_panicked(self.0);
+        }
+    }
 }
 
 impl Host {
@@ -145,6 +158,7 @@ impl Host {
     pub fn spawn(&self, call: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
+            let _counted = PanicCount("call");
             stop.run_until_cancelled_owned(call).await;
         });
     }

@@ -237,7 +237,9 @@ fn line(
         Some(request) => AccessLine::request(&series, request.method(), request.uri().path()),
         None => AccessLine::connection(&series),
     };
-    line.set_caller(caller.as_str());
+    if known.is_none() {
+        line.set_caller(caller.as_str());
+    }
     line.set_instance(&host.node);
     line
 }

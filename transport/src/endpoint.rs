@@ -408,15 +408,11 @@ fn refusal_in_alert(error: &ConnectionError) -> Option<Refusal> {
 }
 
 fn peer_leaf(conn: &quinn::Connection) -> Option<Leaf> {
-    let chain = conn
-        .peer_identity()?
-        .downcast::<Vec<CertificateDer<'static>>>()
-        .ok()?;
-    Leaf::parse(chain.first()?).ok()
+    Leaf::parse(peer_chain(conn)?.first()?).ok()
 }
 
-pub(crate) fn peer_chain(conn: &quinn::Connection) -> Option<Box<Vec<CertificateDer<'static>>>> {
-    conn.peer_identity()?.downcast().ok()
+pub(crate) fn peer_chain(conn: &quinn::Connection) -> Option<Vec<CertificateDer<'static>>> {
+    conn.peer_identity()?.downcast().ok().map(|chain| *chain)
 }
 
 fn server_config(

@@ -72,7 +72,7 @@ impl Courier {
         let sent = async {
             let mut stream = session.quinn().open_uni().await?;
             stream.write_chunk(message).await?;
-            stream.finish().map_err(|_| MessageError::Reset)
+            stream.finish().map_err(|_closed| MessageError::Reset)
         };
         within(sent).await?;
         Ok(session.peer().clone())
@@ -89,7 +89,7 @@ impl Courier {
         let asked = async {
             let (mut send, mut recv) = session.quinn().open_bi().await?;
             send.write_chunk(question).await?;
-            send.finish().map_err(|_| MessageError::Reset)?;
+            send.finish().map_err(|_closed| MessageError::Reset)?;
             Ok(recv.read_to_end(answer_bytes_max).await?)
         };
         let answer = within(asked).await?;

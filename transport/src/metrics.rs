@@ -15,6 +15,7 @@ pub const DIALS_FAILED: &str = "starling_dials_failed_total";
 
 /// Tells the recorder what each metric means. Call once, after the recorder is installed.
 pub fn describe() {
+    crate::h3::metrics::describe();
     describe_counter!(
         HANDSHAKES_REFUSED,
         Unit::Count,

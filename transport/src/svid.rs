@@ -108,12 +108,13 @@ pub struct Leaf {
 impl Leaf {
     /// Checks the form of a leaf: X.509-SVID specification §3 to §4.4 and SPIFFE ID §2. Not its signature or dates.
     pub fn parse(der: &[u8]) -> Result<Self, Refusal> {
-        let (rest, cert) = X509Certificate::from_der(der).map_err(|_| Refusal::BadEncoding)?;
+        let (rest, cert) =
+            X509Certificate::from_der(der).map_err(|_detail| Refusal::BadEncoding)?;
         if !rest.is_empty() {
             return Err(Refusal::BadEncoding);
         }
         check_usage(&cert)?;
-        let id = SpiffeId::parse(single_uri(&cert)?).map_err(|_| Refusal::NotSpiffe)?;
+        let id = SpiffeId::parse(single_uri(&cert)?).map_err(|_detail| Refusal::NotSpiffe)?;
         let validity = cert.validity();
         Ok(Self {
             id,
@@ -126,9 +127,14 @@ impl Leaf {
 
     /// Whether `signature` over `message` was made by this leaf's key with [`Svid::sign`].
     pub fn verify_signature(&self, message: &[u8], signature: &[u8]) -> Result<(), Refusal> {
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.public_key)
+        Self::verify_with(&self.public_key, message, signature)
+    }
+
+    /// The same with nothing but the leaf's `public_key`.
+    pub fn verify_with(public_key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), Refusal> {
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, public_key)
             .verify(message, signature)
-            .map_err(|_| Refusal::BadSignature)
+            .map_err(|_detail| Refusal::BadSignature)
     }
 
     /// Time until it ends; zero once it has.
@@ -180,7 +186,7 @@ impl TrustBundle {
         if leaf.id.trust_domain() != &self.trust_domain {
             return Err(Refusal::OtherTrustDomain);
         }
-        let parsed = ParsedCertificate::try_from(first).map_err(|_| Refusal::BadEncoding)?;
+        let parsed = ParsedCertificate::try_from(first).map_err(|_detail| Refusal::BadEncoding)?;
         let unix = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         verify_server_cert_signed_by_trust_anchor(
             &parsed,
@@ -352,7 +358,7 @@ fn check_usage(cert: &X509Certificate<'_>) -> Result<(), Refusal> {
     }
     let usage = cert
         .key_usage()
-        .map_err(|_| Refusal::BadEncoding)?
+        .map_err(|_detail| Refusal::BadEncoding)?
         .ok_or(Refusal::KeyUsage)?
         .value;
     if !usage.digital_signature() || usage.key_cert_sign() || usage.crl_sign() {
@@ -360,7 +366,7 @@ fn check_usage(cert: &X509Certificate<'_>) -> Result<(), Refusal> {
     }
     match cert
         .extended_key_usage()
-        .map_err(|_| Refusal::BadEncoding)?
+        .map_err(|_detail| Refusal::BadEncoding)?
     {
         Some(extended) if !(extended.value.server_auth && extended.value.client_auth) => {
             Err(Refusal::KeyUsage)

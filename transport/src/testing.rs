@@ -35,10 +35,6 @@ impl Ca {
         }
     }
 
-    pub(crate) fn domain(&self) -> &TrustDomain {
-        &self.domain
-    }
-
     pub(crate) fn bundle(&self) -> TrustBundle {
         TrustBundle::from_pem(self.domain.clone(), self.issuer.as_ref().pem().as_bytes()).unwrap()
     }

@@ -73,7 +73,7 @@ impl Announcer {
         health
             .get(&service.name)
             .copied()
-            .unwrap_or(service.health.is_none())
+            .unwrap_or_else(|| service.health.is_none())
     }
 
     fn service(&self, service: &Service) -> Option<LocalService> {

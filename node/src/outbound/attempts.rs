@@ -7,6 +7,7 @@ use tokio::time::{Duration, Instant};
 use super::Route;
 use crate::balance::Pick;
 use crate::reason::Reason;
+use crate::telemetry::metrics;
 
 /// The attempts of one call. An instance that failed is not tried again while there is another; when none is left the
 /// call waits for one, within `limits.wait`.
@@ -49,6 +50,9 @@ impl<'a> Attempts<'a> {
             if let Some(pick) = picked
                 && (is_late || !pick.is_last_resort())
             {
+                if let Some(reason) = self.last {
+                    metrics::retried(&self.route.service, reason);
+                }
                 self.tries += 1;
                 self.waiting = None;
                 return Ok(pick);

@@ -19,7 +19,7 @@ use crate::{headers, inbound};
 
 /// How a connection reaches its callee.
 enum Way {
-    Tunnel(Tunnel),
+    Tunnel(Box<Tunnel>),
     Local(TcpStream),
 }
 
@@ -31,7 +31,7 @@ pub(super) async fn serve(route: Arc<Route>, socket: TcpStream) {
     let idle = route.host.config.load().limits.idle;
     let ended = match open(&route, &mut line).await {
         Ok((_pick, Way::Tunnel(tunnel))) => {
-            pump::tunnel(socket, tunnel, End::Caller, idle, line.traffic()).await
+            pump::tunnel(socket, *tunnel, End::Caller, idle, line.traffic()).await
         }
         Ok((_pick, Way::Local(callee))) => {
             pump::sockets(socket, callee, idle, line.traffic()).await
@@ -79,7 +79,7 @@ async fn way(route: &Route, pick: &Pick) -> Result<Way, Reason> {
     let requester = requester.map_err(|error| dial_reason(&error))?;
     let authority = format!("{}:{}", route.service, AUTHORITY_PORT);
     match requester.connect(&authority, HeaderMap::new()).await {
-        Ok((_response, tunnel)) => Ok(Way::Tunnel(tunnel)),
+        Ok((_response, tunnel)) => Ok(Way::Tunnel(Box::new(tunnel))),
         Err(error) => Err(match error.response() {
             Some(response) if error.kind() == RequestErrorKind::Refused => {
                 let mut fields = response.headers().clone();
