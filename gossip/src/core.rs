@@ -155,6 +155,12 @@ impl Core {
         Some((manifest.generation, manifest.kv_version))
     }
 
+    /// Ends chitchat as a panic in it would.
+    #[cfg(test)]
+    pub(crate) fn abort_engine(&self) {
+        self.engine.load().as_ref().expect("it runs").abort();
+    }
+
     /// What we announce now.
     pub(crate) fn local(&self) -> Local {
         self.own().local.clone()

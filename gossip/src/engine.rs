@@ -135,6 +135,12 @@ impl Engine {
         alive
     }
 
+    /// Ends the run as a panic in it would.
+    #[cfg(test)]
+    pub(crate) fn abort(&self) {
+        self.handle.abort();
+    }
+
     /// Ends when the run does, with the reason.
     pub(crate) fn ended(&self) -> impl Future<Output = anyhow::Result<()>> + Send + use<> {
         self.handle.termination_watcher()

@@ -13,6 +13,8 @@ pub mod carrier;
 pub mod catalogue;
 mod core;
 mod engine;
+#[doc(hidden)]
+pub mod fuzz;
 mod guard;
 pub mod local;
 pub mod membership;

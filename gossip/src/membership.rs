@@ -116,6 +116,12 @@ impl Membership {
         self.core.stopped().await;
     }
 
+    /// Ends chitchat as a panic in it would.
+    #[cfg(test)]
+    pub(crate) fn abort_engine(&self) {
+        self.core.abort_engine();
+    }
+
     /// Announces our state; says whether that was possible and there is anybody to hear it.
     fn say(&self, state: State) -> bool {
         let said = self.core.announce(Local {

@@ -144,6 +144,10 @@ impl Core {
             else {
                 return page > 0;
             };
+            if NodeId::of(&answer.peer) == self.registry.own {
+                // One of the seeds is another address of ours.
+                return false;
+            }
             let taken = self.take_page(&answer, Source::Believer);
             if page == 0 {
                 self.greet(addr);

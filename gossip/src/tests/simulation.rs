@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::catalogue::Catalogue;
-use crate::testing::{Faults, Memory, Network, Node};
+use crate::metrics::RESTARTS;
+use crate::testing::{Counters, Faults, Memory, Network, Node};
 use crate::{Hint, Liveness, NodeName, Settings, State};
 
 /// Runs a simulation under a seed, and tells which it was if it fails.
@@ -371,9 +372,62 @@ fn a_certificate_that_runs_out_takes_its_services_along() {
 }
 
 #[test]
-fn a_full_cell_converges() {
+fn reconciliation_that_ends_by_itself_is_started_again() {
     simulate(|network| async move {
-        let mut nodes = start(&network, 120).await;
+        let counters = Counters::default();
+        let _guard = counters.install();
+        let mut nodes = start(&network, 4).await;
+        all_see(&nodes, 10 * SECOND).await;
+        let before = nodes[1].catalogue().members["n2"].generation;
+        nodes[2].membership.abort_engine();
+        for node in &nodes {
+            let renewed = |view: &Catalogue| view.members["n2"].generation > before;
+            node.until("another life", 5 * SECOND, renewed).await;
+        }
+        assert_eq!(counters.value(RESTARTS), 1);
+        sleep(30 * SECOND).await;
+        all_see(&nodes, SECOND).await;
+        let took = spread(&network, &mut nodes, 2, "orders").await;
+        assert!(took < 2 * SECOND, "{took:?}");
+    });
+}
+
+#[test]
+fn one_that_moves_is_found_at_its_new_address() {
+    simulate(|network| async move {
+        let mut nodes = start(&network, 4).await;
+        all_see(&nodes, 10 * SECOND).await;
+        let other = network.port("n3-elsewhere").await.addr;
+        nodes[3].local.addrs.insert(0, other);
+        nodes[3].announce();
+        for node in &nodes {
+            node.until("the new address", 5 * SECOND, |view| {
+                view.members["n3"].addrs[0] == other
+            })
+            .await;
+        }
+    });
+}
+
+#[test]
+fn an_idle_mesh_is_quiet() {
+    simulate(|network| async move {
+        let nodes = start(&network, 50).await;
+        all_see(&nodes, 10 * SECOND).await;
+        sleep(20 * SECOND).await;
+        let (_, before) = network.traffic();
+        sleep(20 * SECOND).await;
+        let (_, after) = network.traffic();
+        let per_second = (after - before) / 20 / 50;
+        // chitchat by itself sends 19,900 at this size.
+        assert!(per_second < 12_000, "{per_second} bytes a second and node");
+    });
+}
+
+#[test]
+fn a_hundred_nodes_agree() {
+    simulate(|network| async move {
+        let mut nodes = start(&network, 100).await;
         all_see(&nodes, 15 * SECOND).await;
         let took = spread(&network, &mut nodes, 60, "orders").await;
         assert!(took < SECOND, "{took:?}");
