@@ -1,0 +1,95 @@
+//! Cut wires, absent seeds.
+
+use harness::apps::Nginx;
+use harness::{Mesh, Need, Wire, http, need, turn, wait_until};
+
+#[test]
+fn a_host_cut_off_is_noticed_and_taken_back_when_the_wire_heals() {
+    need!(
+        Need::Agent,
+        Need::Root,
+        Need::Program("ip"),
+        Need::Program("nft"),
+        Need::Program("nginx")
+    );
+    let _turn = turn::alone();
+    let mut wire = Wire::new();
+    let mesh = Mesh::on(
+        &mut wire,
+        &[("c", &["web"]), ("s1", &["site"]), ("s2", &["site"])],
+    );
+    let mut apps = Vec::new();
+    for name in ["s1", "s2"] {
+        let node = mesh.node(name);
+        apps.push(Nginx::start(
+            node.host(),
+            &mesh.scratch().directory(&format!("nginx-{name}")),
+            name,
+        ));
+        node.serve("site", apps[apps.len() - 1].address(), "http", &["web"], "");
+    }
+    let client = mesh.node("c");
+    let address = client.call("site", "web");
+    mesh.start();
+    mesh.wait_healthy("site", &["s1", "s2"], crate::SEEN);
+    let get = || {
+        client
+            .host()
+            .run(|| http::get(address, "/"))
+            .expect("an answer")
+    };
+
+    let cut = mesh.node("s2");
+    cut.host().cut();
+    for _ in 0..50 {
+        let answer = get();
+        assert_eq!((answer.status, answer.text().as_str()), (200, "s1\n"));
+    }
+    wait_until(crate::PATIENCE, "c to miss s2", || {
+        client.liveness("s2").as_deref() != Some("alive")
+    });
+    wait_until(crate::PATIENCE, "s2 to miss c", || {
+        cut.liveness("c").as_deref() != Some("alive")
+    });
+
+    // What changes meanwhile is known on both sides afterwards.
+    cut.serve("late", cut.host().free_tcp(), "tcp", &["web"], "");
+    wait_until(crate::PATIENCE, "s2 to know itself", || {
+        cut.healthy("late") == ["s2"]
+    });
+    cut.host().heal();
+    let healed = wait_until(crate::PATIENCE, "both to meet again", || {
+        client.liveness("s2").as_deref() == Some("alive")
+            && cut.liveness("c").as_deref() == Some("alive")
+    });
+    mesh.wait_healthy("late", &["s2"], crate::PATIENCE);
+    wait_until(crate::PATIENCE, "s2 to get calls again", || {
+        get().text() == "s2\n"
+    });
+    println!("a healed partition is whole again after {healed:?}");
+}
+
+#[test]
+fn a_node_finds_the_mesh_again_though_every_seed_is_gone() {
+    need!(Need::Agent, Need::Root, Need::Program("ip"));
+    let _turn = turn::shared();
+    let mut wire = Wire::new();
+    let mesh = Mesh::on(&mut wire, &[("seed", &[]), ("n1", &["a"]), ("n2", &["b"])]);
+    let (seed, n1, n2) = (mesh.node("seed"), mesh.node("n1"), mesh.node("n2"));
+    seed.write_config(&[], "");
+    n1.write_config(&[seed], "");
+    n2.write_config(&[seed], "");
+    n1.serve("a", n1.host().free_tcp(), "tcp", &["b"], "");
+    mesh.start();
+    // What it has seen is on disk.
+    wait_until(crate::PATIENCE, "n2 to note its peers", || {
+        n2.state().join("peers.cache").exists()
+    });
+    n2.stop();
+    seed.kill();
+    n2.start();
+    n2.wait_ready();
+    wait_until(crate::PATIENCE, "n2 to find n1", || {
+        n2.liveness("n1").as_deref() == Some("alive") && n2.healthy("a") == ["n1"]
+    });
+}

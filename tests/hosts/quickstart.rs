@@ -1,0 +1,103 @@
+//! `examples/quickstart` as its page tells it: the same TOML, commands and addresses, on two hosts.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::Command;
+
+use harness::process::{Process, run};
+use harness::{Host, Need, Scratch, Wire, need, program, turn, wait_until};
+
+#[test]
+fn the_quickstart_works_as_written() {
+    need!(
+        Need::Agent,
+        Need::Root,
+        Need::Program("ip"),
+        Need::Program("curl"),
+        Need::Program("python3")
+    );
+    let _turn = turn::shared();
+    let scratch = Scratch::new();
+    let mut wire = Wire::new();
+    let n1 = wire.host_at("n1", Ipv4Addr::new(10, 0, 0, 1));
+    let n2 = wire.host_at("n2", Ipv4Addr::new(10, 0, 0, 2));
+    let [state1, state2] =
+        ["n1-state", "n2-state"].map(|name| scratch.path().join(name).display().to_string());
+    starling(&[
+        "init",
+        "--trust-domain",
+        "example.org",
+        "--node",
+        "n1",
+        "--service",
+        "web",
+        "--state",
+        &state1,
+    ]);
+    starling(&[
+        "ca",
+        "issue",
+        "--node",
+        "n2",
+        "--service",
+        "hello",
+        "--out",
+        &state2,
+        "--state",
+        &state1,
+    ]);
+
+    let mut app = n2.command(program::path("python3"));
+    app.args(["-m", "http.server", "--bind", "127.0.0.1", "8080"])
+        .current_dir(scratch.directory("www"));
+    scratch.write("www/bird", "starling\n");
+    let _app = Process::spawn("app", app, &scratch.path().join("app.log"));
+    let mut first = agent(&n1, &state1, scratch.path());
+    let mut second = agent(&n2, &state2, scratch.path());
+
+    let curl = || {
+        let mut curl = n1.command(program::path("curl"));
+        curl.args(["--silent", "--max-time", "10", "http://127.0.0.1:9001/bird"]);
+        let output = curl.output().expect("curl runs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    wait_until(crate::PATIENCE, "n1 to reach the app on n2", || {
+        first.check();
+        second.check();
+        curl() == "starling\n"
+    });
+    let mut services = Command::new("nsenter");
+    services
+        .args(["--target", &first.pid().to_string(), "--mount", "--net"])
+        .arg(program::agent())
+        .arg("services");
+    let shown = run(services);
+    assert!(shown.contains("hello") && shown.contains("n2"), "{shown}");
+}
+
+/// Agents share this machine's files, so each gets a `/run` of its own for the admin socket.
+fn agent(host: &Host, state: &str, logs: &Path) -> Process {
+    let config = program::repository("examples/quickstart").join(host.name());
+    let mut command = host.command("unshare");
+    command.args([
+        "--mount",
+        "sh",
+        "-c",
+        "mount -t tmpfs tmpfs /run && mkdir /run/starling && exec \"$0\" \"$@\"",
+    ]);
+    command
+        .arg(program::agent())
+        .args(["agent", "--state", state, "--config"])
+        .arg(config);
+    Process::spawn(
+        host.name(),
+        command,
+        &logs.join(format!("{}.log", host.name())),
+    )
+}
+
+fn starling(arguments: &[&str]) {
+    let mut command = Command::new(program::agent());
+    command.args(arguments);
+    run(command);
+}

@@ -1,0 +1,17 @@
+//! Agents on addresses of one machine: real applications through the mesh, and the agent as its operator meets it.
+
+mod databases;
+mod demo;
+mod http;
+mod lifecycle;
+mod memory;
+mod shipped;
+mod tcp;
+mod words;
+
+use std::time::Duration;
+
+/// Within this, every agent knows of a change: the promise of the mesh.
+const SEEN: Duration = Duration::from_secs(2);
+/// For what only has to happen.
+const PATIENCE: Duration = Duration::from_secs(30);
