@@ -28,7 +28,7 @@ pub struct Catalogue {
 }
 
 /// One node.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Member {
     /// Its name.
     pub name: NodeName,
@@ -106,6 +106,11 @@ impl Catalogue {
             members: BTreeMap::new(),
             services: BTreeMap::new(),
         }
+    }
+
+    /// Whether the other one tells the same.
+    pub(crate) fn same_as(&self, other: &Self) -> bool {
+        self.members == other.members && self.services == other.services
     }
 
     /// The instances of a service; empty if nobody offers it.

@@ -53,8 +53,8 @@ pub(crate) struct Table {
     pub(crate) entries: BTreeMap<NodeId, Entry>,
     /// The newest manifest seen of nodes that are not in `entries`: older ones are not taken in again.
     floors: BTreeMap<NodeId, (u64, u64)>,
-    /// The lives that began lately, oldest first.
-    lives: VecDeque<(Instant, NodeId)>,
+    /// The lives that another one of the same node replaced lately, oldest first.
+    former: VecDeque<(Instant, NodeId)>,
     /// Our own cell.
     cell: u32,
 }
@@ -238,8 +238,8 @@ impl Registry {
         let node = manifest.node;
         let mut table = self.table();
         let is_new_life = table.check_place(&manifest, &vetted, self.nodes_max)?;
-        if is_new_life {
-            table.check_lives(node, now, self.dead_grace)?;
+        if is_new_life && table.entries.contains_key(&node) {
+            table.check_former(node, now, self.dead_grace)?;
         }
         let evidence = (source != Source::Relay).then_some(self.evidence);
         let before = table.entries.remove(&node).filter(|_| !is_new_life);
@@ -501,30 +501,33 @@ impl Table {
         }
     }
 
-    /// chitchat remembers each life for the dead grace and has room for about 1,000; past that it panics. So lives are counted,
-    /// per node too, so that one node in a crash loop cannot use up what the others need.
-    fn check_lives(
+    /// Whether there is room for one more former life of a node. chitchat keeps each in its digest for half of the dead grace and
+    /// has room for about 700; past that it panics. They are counted per node too, so that one in a crash loop cannot use up what
+    /// the others need.
+    fn check_former(
         &mut self,
         node: NodeId,
         now: Instant,
         dead_grace: Duration,
     ) -> Result<(), Refusal> {
+        let lingers = dead_grace / 2 + NOTICE_TIME;
         while self
-            .lives
+            .former
             .front()
-            .is_some_and(|(began, _)| now > *began + dead_grace)
+            .is_some_and(|(ended, _)| now > *ended + lingers)
         {
-            self.lives.pop_front();
+            self.former.pop_front();
         }
         let of_this = self
-            .lives
+            .former
             .iter()
             .filter(|(_, other)| *other == node)
             .count();
-        if self.lives.len() >= LIVES_MAX || of_this >= LIVES_PER_NODE_MAX {
+        let all = self.entries.len() + self.former.len();
+        if all >= LIVES_MAX || of_this >= LIVES_PER_NODE_MAX {
             return Err(Refusal::Full);
         }
-        self.lives.push_back((now, node));
+        self.former.push_back((now, node));
         Ok(())
     }
 
@@ -592,11 +595,15 @@ pub(crate) struct ProbePlan {
 /// How long one sign of life counts, in intervals. The failure detector needs about five to see a new node.
 const EVIDENCE_INTERVALS: u32 = 10;
 
-/// Lives that may begin within the dead grace. chitchat's digest of them all has 45 KiB, which leaves its deltas 20 KiB.
+/// Lives chitchat may know: 400 nodes at present and half as many restarts within five minutes. Its digest of them has 45 KiB,
+/// which leaves its deltas the 16 KiB below which it panics.
 const LIVES_MAX: usize = 600;
 
-/// Lives of one node within the dead grace: a restart a minute. At the limit a node in a crash loop waits outside.
-const LIVES_PER_NODE_MAX: usize = 10;
+/// Restarts of one node within half of the dead grace. At the limit, a node in a crash loop waits outside.
+const LIVES_PER_NODE_MAX: usize = 20;
+
+/// What the failure detector takes to give up a former life, at most.
+const NOTICE_TIME: Duration = Duration::from_secs(30);
 
 /// Former nodes whose newest manifest is remembered.
 const FLOORS_MAX: usize = 4096;

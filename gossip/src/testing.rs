@@ -15,7 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::{Instant, timeout};
 
-pub use self::attacker::Attacker;
+pub use self::attacker::{Attacker, Captured};
 pub use self::authority::{Authority, Svid};
 pub use self::counters::Counters;
 pub use self::memory::{Faults, Memory};

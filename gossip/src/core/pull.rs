@@ -125,6 +125,13 @@ impl Core {
             .and_then(|vouched| Record::decode(&vouched.record.0).ok());
         taken.last = last.map(|(_, manifest)| manifest.node);
         for vouched in page.records {
+            if let Err(refusal) = self
+                .guard
+                .charge_vouched(&answer.peer, vouched.credentials.0.len())
+            {
+                refusal.count(1);
+                break;
+            }
             match self.registry.admit(
                 &vouched.record.0,
                 Some(&vouched.credentials.0),

@@ -102,6 +102,9 @@ impl Core {
         let catalogue = self
             .registry
             .catalogue(&before, self.settings.clock.now_s());
+        if catalogue.same_as(&before) {
+            return;
+        }
         for (liveness, label) in [
             (Liveness::Alive, "alive"),
             (Liveness::Suspect, "suspect"),

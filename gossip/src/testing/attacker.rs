@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::Port;
+use super::{Node, Port};
 use crate::local::State;
 use crate::metrics::Refusal;
 use crate::names::{NodeId, ServiceName};
@@ -22,6 +22,10 @@ pub struct Attacker {
     trust_domain: String,
     credentials: Vec<u8>,
 }
+
+/// A record that was true once.
+#[derive(Debug)]
+pub struct Captured(Vouched);
 
 /// One forgery: what it is called, what it is counted as, and the frames that carry it.
 pub(super) struct Forgery {
@@ -72,6 +76,24 @@ impl Attacker {
         let vouched = Page::decode(&answer.bytes).unwrap().records.remove(0);
         let (_, manifest) = Record::decode(&vouched.record.0).unwrap();
         Target { vouched, manifest }
+    }
+
+    /// Keeps what `at` tells of a node.
+    pub async fn capture(&self, at: SocketAddr, node: &Node) -> Captured {
+        let identity = format!("spiffe://{}/node/{}", self.trust_domain, node.name());
+        Captured(self.look_up(at, NodeId::of(&identity)).await.vouched)
+    }
+
+    /// Says again what was captured, with its proof if asked for it.
+    pub async fn replay(&self, to: SocketAddr, Captured(vouched): &Captured) {
+        let records = vec![vouched.record.clone()];
+        self.send(to, Frame::Rumour { hops: 5, records }.encode())
+            .await;
+        let page = Page {
+            records: vec![vouched.clone()],
+            more: false,
+        };
+        self.frame(&page, Duration::from_secs(1)).await;
     }
 
     /// The next frame somebody sends us, answering every question on the way with `page`.

@@ -1,6 +1,6 @@
 //! A network in memory, with faults drawn from a seed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -44,6 +44,8 @@ struct Inner {
     addrs: BTreeMap<NodeName, SocketAddr>,
     /// Which side of a partition an address is on.
     sides: HashMap<SocketAddr, u8>,
+    /// Where sending never ends.
+    stalled: HashSet<SocketAddr>,
     frames: u64,
     bytes: u64,
 }
@@ -70,6 +72,7 @@ impl Memory {
                 ports: HashMap::new(),
                 addrs: BTreeMap::new(),
                 sides: HashMap::new(),
+                stalled: HashSet::new(),
                 frames: 0,
                 bytes: 0,
             })),
@@ -99,6 +102,13 @@ impl Memory {
     /// Ends all partitions.
     pub fn heal(&self) {
         self.inner().sides.clear();
+    }
+
+    /// Has everything sent to a node hang, as when its connection stands still.
+    pub fn stall(&self, node: &str) {
+        let mut inner = self.inner();
+        let addr = inner.addrs[node];
+        inner.stalled.insert(addr);
     }
 
     /// Takes a node off the network without a word, as when its machine loses power.
@@ -175,6 +185,9 @@ impl Memory {
             (inner.random.f64() < loss, latency)
         };
         sleep(latency).await;
+        if self.inner().stalled.contains(&to) {
+            return pending().await;
+        }
         let inner = self.inner();
         !lost && inner.sides.get(&from) == inner.sides.get(&to)
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::catalogue::Catalogue;
-use crate::metrics::RESTARTS;
-use crate::testing::{Counters, Faults, Memory, Network, Node};
+use crate::metrics::{RESTARTS, Refusal};
+use crate::testing::{Attacker, Counters, Faults, Memory, Network, Node};
 use crate::{Hint, Liveness, NodeName, Settings, State};
 
 /// Runs a simulation under a seed, and tells which it was if it fails.
@@ -405,6 +405,61 @@ fn one_that_moves_is_found_at_its_new_address() {
                 view.members["n3"].addrs[0] == other
             })
             .await;
+        }
+    });
+}
+
+#[test]
+fn a_peer_that_stands_still_holds_up_nobody() {
+    simulate(|network| async move {
+        let mut nodes = start(&network, 6).await;
+        all_see(&nodes, 10 * SECOND).await;
+        network.stall("n5");
+        sleep(60 * SECOND).await;
+        nodes.pop();
+        let took = spread(&network, &mut nodes, 0, "orders").await;
+        assert!(took < 2 * SECOND, "{took:?}");
+        for node in &nodes {
+            let alive = node
+                .catalogue()
+                .members
+                .values()
+                .filter(|m| m.liveness == Liveness::Alive)
+                .count();
+            assert!(alive >= 5, "{} is held up", node.name());
+        }
+    });
+}
+
+#[test]
+fn what_was_captured_does_not_come_back_to_life() {
+    simulate(|network| async move {
+        let counters = Counters::default();
+        let _guard = counters.install();
+        let nodes = start(&network, 3).await;
+        let leaver = Node::start(&network, "leaver", &[nodes[0].port.addr]).await;
+        all_see(nodes.iter().chain([&leaver]), 10 * SECOND).await;
+        let mallory = Attacker::new(network.port("mallory").await, network.trust_domain());
+        let captured = mallory.capture(nodes[0].port.addr, &leaver).await;
+        leaver.membership.leave().await;
+        // At once, when the others still know that it left; when they have forgotten all but its number; and to somebody new.
+        for (pause, refusal) in [(SECOND, None), (1500 * SECOND, Some(Refusal::Expired))] {
+            sleep(pause).await;
+            for node in &nodes {
+                mallory.replay(node.port.addr, &captured).await;
+            }
+            let fresh = Node::start(&network, "fresh", &[nodes[0].port.addr]).await;
+            all_see(nodes.iter().chain([&fresh]), 10 * SECOND).await;
+            mallory.replay(fresh.port.addr, &captured).await;
+            for node in nodes.iter().chain([&fresh]) {
+                let view = node.catalogue();
+                let back = view
+                    .member("leaver")
+                    .is_some_and(|member| member.state != State::Left);
+                assert!(!back, "it is back at {}", node.name());
+            }
+            assert!(refusal.is_none_or(|refusal| counters.refused(refusal) > 0));
+            fresh.membership.leave().await;
         }
     });
 }
