@@ -1,13 +1,16 @@
 //! What stands between peers and everything else: each frame passes here before any of it has an effect.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod handshakes;
+mod share;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::time::Instant;
 
-use crate::budget::Bucket;
+use self::handshakes::Handshakes;
+use self::share::Share;
 use crate::carrier::FRAME_BYTES_MAX;
 use crate::engine::chitchat_id;
 use crate::engine::codec::{Known, Message, Stale};
@@ -340,84 +343,12 @@ impl Table {
     }
 }
 
-/// The handshakes under way. Each nonce is good for one reply.
-#[derive(Debug, Default)]
-struct Handshakes {
-    /// Those we began; whoever knows the nonce got it from us.
-    opened: Nonces,
-    /// Those others began, with who did.
-    answered: Nonces,
-}
-
-#[derive(Debug, Default)]
-struct Nonces(VecDeque<(Instant, u64, Option<NodeId>)>);
-
-impl Nonces {
-    fn open(&mut self, nonce: u64, peer: Option<NodeId>) {
-        let now = Instant::now();
-        while self
-            .0
-            .front()
-            .is_some_and(|(at, ..)| now > *at + HANDSHAKE_TIME || self.0.len() >= NONCES_MAX)
-        {
-            self.0.pop_front();
-        }
-        self.0.push_back((now, nonce, peer));
-    }
-
-    /// Uses up a nonce; says whether it was good.
-    fn close(&mut self, nonce: u64, peer: Option<NodeId>) -> bool {
-        let position = self
-            .0
-            .iter()
-            .position(|(_, open, with)| (*open, *with) == (nonce, peer));
-        let fresh =
-            |(at, ..): (Instant, u64, Option<NodeId>)| Instant::now() <= at + HANDSHAKE_TIME;
-        position
-            .and_then(|index| self.0.remove(index))
-            .is_some_and(fresh)
-    }
-}
-
-/// What one peer may send us.
-#[derive(Debug)]
-struct Share {
-    frames: Bucket,
-    bytes: Bucket,
-    records: Bucket,
-}
-
-impl Share {
-    fn new(now: Instant) -> Self {
-        Self {
-            frames: Bucket::new(now, FRAMES_PER_SECOND, 2 * FRAMES_PER_SECOND),
-            bytes: Bucket::new(now, BYTES_PER_SECOND, 4 * BYTES_PER_SECOND),
-            records: Bucket::new(now, RECORDS_PER_SECOND, 4 * RECORDS_PER_SECOND),
-        }
-    }
-}
-
-/// Frames of one peer: it sends three a second and answers, and up to 20 with rumours.
-const FRAMES_PER_SECOND: usize = 100;
-
-/// Bytes of one peer, about ten times what a busy node of a full cell sends to all of its peers.
-const BYTES_PER_SECOND: usize = 1024 * 1024;
-
-/// Records of one peer: checking 1,000 signatures takes 7 % of a core.
-const RECORDS_PER_SECOND: usize = 1000;
-
 /// Credentials are charged less than they cost, so that the first answer to a newcomer, a full cell with ten services each,
 /// is within its sender's share.
 const CREDENTIALS_PER_CHARGE: usize = 2048;
 
 /// Peers whose share is remembered. Each needs a certificate of this mesh.
 const SHARES_MAX: usize = 1024;
-
-/// How long a reply may take.
-const HANDSHAKE_TIME: Duration = Duration::from_secs(30);
-
-/// Handshakes of each kind under way: one peer cannot open more within their time.
-const NONCES_MAX: usize = 4096;
 
 /// How far a version may run ahead of what we have seen signed. It has no effect until it is signed.
 const VERSION_AHEAD_MAX: u64 = 1_000_000;

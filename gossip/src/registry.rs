@@ -1,6 +1,7 @@
-//! The manifests we hold: who may enter, what replaces what, and when something is forgotten.
+//! The manifests we hold: who may enter, and who is believed to be here.
 
-use std::collections::{BTreeMap, VecDeque};
+mod table;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::catalogue::Liveness;
+use self::table::FLOORS_MAX;
+pub(crate) use self::table::{Entry, Table};
 use crate::local::State;
 use crate::metrics::Refusal;
 use crate::names::{NodeId, NodeName};
@@ -36,27 +38,6 @@ pub(crate) struct Registry {
     vetted: Mutex<Cache>,
     /// Told whenever the catalogue may have to change.
     pub(crate) changed: Notify,
-}
-
-/// One node.
-#[derive(Debug, Clone)]
-pub(crate) struct Entry {
-    pub(crate) record: Bytes,
-    pub(crate) manifest: Arc<Manifest>,
-    pub(crate) vetted: Arc<Vetted>,
-    pub(crate) heard_at: Instant,
-    pub(crate) pulse: Pulse,
-}
-
-#[derive(Default)]
-pub(crate) struct Table {
-    pub(crate) entries: BTreeMap<NodeId, Entry>,
-    /// The newest manifest seen of nodes that are not in `entries`: older ones are not taken in again.
-    floors: BTreeMap<NodeId, (u64, u64)>,
-    /// The lives that another one of the same node replaced lately, oldest first.
-    former: VecDeque<(Instant, NodeId)>,
-    /// Our own cell.
-    cell: u32,
 }
 
 /// How a record reached us.
@@ -432,135 +413,6 @@ impl Registry {
     }
 }
 
-impl Entry {
-    /// Whether its manifest is past its time.
-    fn expired(&self, now: Instant) -> bool {
-        now > self.heard_at + Duration::from_secs(self.manifest.ttl_s.into())
-    }
-
-    /// Whether it is believed to be here.
-    pub(crate) fn here(&self) -> bool {
-        self.manifest.state != State::Left && self.pulse.liveness() != Liveness::Dead
-    }
-
-    /// Since when it is gone, if it is.
-    fn gone_since(&self) -> Option<Instant> {
-        match (self.manifest.state, self.pulse.liveness()) {
-            (State::Left, _) => Some(self.heard_at),
-            (_, Liveness::Dead) => Some(self.pulse.since()),
-            _ => None,
-        }
-    }
-}
-
-impl Table {
-    /// Judges a record that says it is ours. Only what the present life does not outrank is worth a look at its signature.
-    fn check_own(&self, manifest: &Manifest) -> Result<Option<Admitted>, Refusal> {
-        let Some(own) = self.entries.get(&manifest.node) else {
-            return Err(Refusal::AboutSelf);
-        };
-        match manifest.order().cmp(&own.manifest.order()) {
-            std::cmp::Ordering::Greater => Ok(None),
-            std::cmp::Ordering::Equal if *manifest != *own.manifest => Ok(None),
-            _ => Ok(Some(Admitted::Known(manifest.node))),
-        }
-    }
-
-    /// Whether a proven manifest may take its place; tells if it begins a new life.
-    fn check_place(
-        &self,
-        manifest: &Manifest,
-        vetted: &Vetted,
-        nodes_max: usize,
-    ) -> Result<bool, Refusal> {
-        let Some(known) = self.entries.get(&manifest.node) else {
-            return if self.entries.len() < nodes_max {
-                Ok(true)
-            } else {
-                Err(Refusal::Full)
-            };
-        };
-        if vetted.node.not_before < known.vetted.node.not_before {
-            return Err(Refusal::Superseded);
-        }
-        match manifest.order().cmp(&known.manifest.order()) {
-            std::cmp::Ordering::Less => Err(Refusal::Stale),
-            std::cmp::Ordering::Equal => Err(Refusal::Fork),
-            std::cmp::Ordering::Greater if manifest.generation > known.manifest.generation => {
-                Ok(true)
-            }
-            std::cmp::Ordering::Greater => {
-                let grows = manifest.kv_version > known.manifest.kv_version;
-                let stays = manifest.gossip_addr() == known.manifest.gossip_addr();
-                if grows && stays {
-                    Ok(false)
-                } else {
-                    Err(Refusal::Malformed)
-                }
-            }
-        }
-    }
-
-    /// Whether there is room for one more former life of a node. chitchat keeps each in its digest for half of the dead grace and
-    /// has room for about 700; past that it panics. They are counted per node too, so that one in a crash loop cannot use up what
-    /// the others need.
-    fn check_former(
-        &mut self,
-        node: NodeId,
-        now: Instant,
-        dead_grace: Duration,
-    ) -> Result<(), Refusal> {
-        let lingers = dead_grace / 2 + NOTICE_TIME;
-        while self
-            .former
-            .front()
-            .is_some_and(|(ended, _)| now > *ended + lingers)
-        {
-            self.former.pop_front();
-        }
-        let of_this = self
-            .former
-            .iter()
-            .filter(|(_, other)| *other == node)
-            .count();
-        let all = self.entries.len() + self.former.len();
-        if all >= LIVES_MAX || of_this >= LIVES_PER_NODE_MAX {
-            return Err(Refusal::Full);
-        }
-        self.former.push_back((now, node));
-        Ok(())
-    }
-
-    /// Forgets who is gone for longer than the grace; says whether anyone was.
-    fn forget(&mut self, now: Instant, own: NodeId, dead_grace: Duration) -> bool {
-        let long_gone = |entry: &Entry| {
-            entry
-                .gone_since()
-                .is_some_and(|since| now > since + dead_grace)
-        };
-        let gone: Vec<NodeId> = self
-            .entries
-            .iter()
-            .filter(|(node, entry)| **node != own && long_gone(entry))
-            .map(|(node, _)| *node)
-            .collect();
-        for node in &gone {
-            self.remove(*node);
-        }
-        !gone.is_empty()
-    }
-
-    fn remove(&mut self, node: NodeId) {
-        let Some(entry) = self.entries.remove(&node) else {
-            return;
-        };
-        if self.floors.len() >= FLOORS_MAX {
-            self.floors.pop_first();
-        }
-        self.floors.insert(node, entry.manifest.order());
-    }
-}
-
 impl Record {
     /// Whether another record, encoded, holds the same manifest. Signatures may differ: ECDSA's can be made anew.
     fn same_manifest(&self, other: &[u8]) -> bool {
@@ -594,19 +446,6 @@ pub(crate) struct ProbePlan {
 
 /// How long one sign of life counts, in intervals. The failure detector needs about five to see a new node.
 const EVIDENCE_INTERVALS: u32 = 10;
-
-/// Lives chitchat may know: 400 nodes at present and half as many restarts within five minutes. Its digest of them has 45 KiB,
-/// which leaves its deltas the 16 KiB below which it panics.
-const LIVES_MAX: usize = 600;
-
-/// Restarts of one node within half of the dead grace. At the limit, a node in a crash loop waits outside.
-const LIVES_PER_NODE_MAX: usize = 20;
-
-/// What the failure detector takes to give up a former life, at most.
-const NOTICE_TIME: Duration = Duration::from_secs(30);
-
-/// Former nodes whose newest manifest is remembered.
-const FLOORS_MAX: usize = 4096;
 
 /// A page's version, counts and flag.
 const PAGE_HEADER_BYTES: usize = 64;
