@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
-use starling_gossip::{Membership, Settings, State};
+use starling_gossip::{Membership, Settings};
 use starling_transport::{
     Courier, Endpoint, Identities, IdentitySet, Options as EndpointOptions, Pool, Protocol, h3,
 };
@@ -47,6 +47,8 @@ pub struct Options {
     pub config: Config,
     /// The state directory, open and checked.
     pub state: StateDir,
+    /// The command line named it, whatever the files say.
+    pub state_is_given: bool,
     /// The log filter, to change on reload.
     pub level: Level,
 }
@@ -113,6 +115,7 @@ impl Agent {
             directory,
             config,
             state,
+            state_is_given,
             level,
         } = options;
         let recorder = Recorder::install()?;
@@ -129,7 +132,7 @@ impl Agent {
             settings(&config, &state, &identities),
             Arc::new(QuicCarrier(courier.clone())),
             Arc::new(BundleVerifier(identities.clone())),
-            announcer.local(&config, State::Serving),
+            announcer.local(&config),
         )
         .context("cannot join the mesh")?;
         let h3 = h3::Limits {
@@ -173,6 +176,7 @@ impl Agent {
             facts: facts.clone(),
             directory,
             state,
+            state_is_given,
             level,
             listeners,
             checks,
@@ -197,7 +201,8 @@ impl Agent {
         let config = self.host.config.load_full();
         self.facts.is_ready.store(false, Ordering::Relaxed);
         self.facts.is_draining.store(true, Ordering::Relaxed);
-        let draining = self.announcer.local(&config, State::Draining);
+        self.announcer.drain();
+        let draining = self.announcer.local(&config);
         if let Err(error) = self.host.membership.set_local(draining) {
             tracing::warn!(%error, "draining without a word to the others");
         }

@@ -19,6 +19,7 @@ use crate::pump::{self, End};
 use crate::reason::Reason;
 use crate::telemetry::access::AccessLine;
 use crate::telemetry::series::{OTHER, Side};
+use crate::telemetry::trace;
 
 /// Serves one connection from another agent until it ends or the host drains.
 pub async fn serve(host: Arc<Host>, session: Session, limits: Limits) {
@@ -89,6 +90,9 @@ pub async fn http(
         .iter()
         .find(|service| service.name.as_str() == callee);
     let mut line = line(host, caller, callee, Protocol::Http, Some(&request));
+    if let Some(trace) = trace::present(request.headers()) {
+        line.set_trace(trace);
+    }
     let outcome = match judge(caller, service, Protocol::Http) {
         Ok(service) => forward(host, service, caller, request, &mut line).await,
         Err(reason) => Err(reason),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use starling_gossip::{Local, LocalService, ServiceName, State};
@@ -17,6 +18,7 @@ pub(super) struct Announcer {
     identities: Arc<Identities>,
     advertise: SocketAddr,
     health: Mutex<BTreeMap<ServiceName, bool>>,
+    is_draining: AtomicBool,
 }
 
 impl Announcer {
@@ -25,11 +27,13 @@ impl Announcer {
             identities,
             advertise,
             health: Mutex::default(),
+            is_draining: AtomicBool::new(false),
         })
     }
 
     /// The announcement for this configuration.
-    pub(super) fn local(&self, config: &Config, state: State) -> Local {
+    pub(super) fn local(&self, config: &Config) -> Local {
+        let is_draining = self.is_draining.load(Ordering::Relaxed);
         let id = self.identities.current().node.id().clone();
         let node = id
             .node_name()
@@ -49,7 +53,11 @@ impl Announcer {
             addrs: vec![self.advertise],
             zone: config.zone.clone(),
             cell: 0,
-            state,
+            state: if is_draining {
+                State::Draining
+            } else {
+                State::Serving
+            },
             services: config
                 .services
                 .iter()
@@ -57,6 +65,11 @@ impl Announcer {
                 .collect(),
             calls,
         }
+    }
+
+    /// From now on every announcement says that this node takes no new calls.
+    pub(super) fn drain(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
     }
 
     /// Takes in what the health checks found. Returns whether that is news.

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use starling_gossip::State;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -29,6 +28,8 @@ pub(super) struct Follower {
     pub(super) facts: Arc<Facts>,
     pub(super) directory: PathBuf,
     pub(super) state: StateDir,
+    /// The command line named the state directory, whatever the files say.
+    pub(super) state_is_given: bool,
     pub(super) level: Level,
     pub(super) listeners: Listeners,
     pub(super) checks: Checks,
@@ -65,7 +66,10 @@ impl Follower {
 
     /// Builds the new state beside the old one and swaps; whatever fails leaves the old one.
     async fn take_configuration(&mut self) -> anyhow::Result<()> {
-        let config = Config::load(&self.directory)?;
+        let mut config = Config::load(&self.directory)?;
+        if self.state_is_given {
+            config.state = self.state.path().to_owned();
+        }
         check_identities(&config, &self.host.identities.current())?;
         self.listeners.apply(&config).await?;
         let old = self.host.config.load_full();
@@ -80,9 +84,7 @@ impl Follower {
     }
 
     fn announce(&self) -> anyhow::Result<()> {
-        let local = self
-            .announcer
-            .local(&self.host.config.load(), State::Serving);
+        let local = self.announcer.local(&self.host.config.load());
         Ok(self.host.membership.set_local(local)?)
     }
 
@@ -139,7 +141,7 @@ pub(super) async fn health(
             .map(|(name, state)| (name.clone(), state.healthy))
             .collect();
         if announcer.set_health(found) {
-            let local = announcer.local(&host.config.load(), State::Serving);
+            let local = announcer.local(&host.config.load());
             if let Err(error) = host.membership.set_local(local) {
                 tracing::warn!(%error, "health is not announced");
             }

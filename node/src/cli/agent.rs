@@ -31,6 +31,7 @@ impl Agent {
             demo::leash::follow(parent)?;
         }
         let mut config = Config::load(&self.config)?;
+        let state_is_given = self.state.is_some();
         if let Some(state) = self.state {
             config.state = std::path::absolute(state)?;
         }
@@ -43,6 +44,7 @@ impl Agent {
             directory: self.config,
             config,
             state,
+            state_is_given,
             level,
         })
     }
