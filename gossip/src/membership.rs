@@ -53,6 +53,7 @@ impl Membership {
         verifier: Arc<dyn Verifier>,
         local: Local,
     ) -> Result<Self, StartError> {
+        let settings = settings.within_bounds();
         let now_ms = settings.clock.now_ms();
         let generation = next_generation(now_ms, 1, settings.generation_file.as_deref())
             .map_err(StartError::Generation)?;

@@ -12,13 +12,15 @@ pub struct Settings {
     pub trust_domain: String,
     /// Where to look for the mesh first: `host:port`. Host names are resolved again every minute.
     pub seeds: Vec<String>,
-    /// Time between two rounds of reconciliation. Traffic grows with its inverse; changes travel as rumours in any case.
+    /// Time between two rounds of reconciliation, at least 100 ms. Traffic grows with its inverse; changes travel as rumours in any
+    /// case.
     pub interval: Duration,
     /// How long a manifest is good without a newer one. It is renewed at a third of that.
     pub ttl: Duration,
     /// How long a dead node is remembered, and gossiped to, before it is forgotten.
     pub dead_grace: Duration,
-    /// Nodes we are willing to know. 256 is the size meant; more than 400 cost too much in every exchange.
+    /// Nodes we are willing to know, ourselves included. 256 is the size meant, 400 is the most: chitchat names all of them in each
+    /// exchange.
     pub nodes_max: usize,
     /// File that keeps our generation, so that it grows though the clock goes back. `None` trusts the clock.
     pub generation_file: Option<PathBuf>,
@@ -44,6 +46,23 @@ impl Settings {
         }
     }
 }
+
+impl Settings {
+    /// What is outside its bounds, brought to them.
+    pub(crate) fn within_bounds(self) -> Self {
+        Self {
+            interval: self.interval.max(INTERVAL_MIN),
+            nodes_max: self.nodes_max.min(NODES_MAX),
+            ..self
+        }
+    }
+}
+
+/// chitchat beats up to ten times per interval, and nobody believes more than 200 beats a second.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// With half as many former lives this is what fits chitchat's messages.
+const NODES_MAX: usize = 400;
 
 /// Tells the wall-clock time; tests bring their own.
 #[derive(Clone)]

@@ -8,8 +8,9 @@ use metrics::gauge;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::Core;
-use crate::catalogue::Liveness;
+use crate::catalogue::{Catalogue, Liveness};
 use crate::engine::chitchat_id;
+use crate::local::State;
 use crate::metrics::MEMBERS;
 use crate::names::NodeId;
 use crate::registry::ProbePlan;
@@ -105,6 +106,7 @@ impl Core {
         if catalogue.same_as(&before) {
             return;
         }
+        log_changes(&before, &catalogue);
         for (liveness, label) in [
             (Liveness::Alive, "alive"),
             (Liveness::Suspect, "suspect"),
@@ -120,6 +122,38 @@ impl Core {
         let version = catalogue.version;
         self.catalogue.store(Arc::new(catalogue));
         self.changes.send_replace(version);
+    }
+}
+
+/// Tells what became of members, ourselves aside.
+fn log_changes(before: &Catalogue, after: &Catalogue) {
+    let others = after
+        .members
+        .values()
+        .filter(|member| member.name != after.local);
+    for member in others {
+        let (node, addr, generation) = (&member.name, member.addrs[0], member.generation);
+        let old = before.members.get(&member.name);
+        let was = old.map(|old| (old.state, old.liveness, old.generation));
+        if was == Some((member.state, member.liveness, generation)) {
+            continue;
+        }
+        let what = match (member.state, member.liveness, old) {
+            (State::Left, ..) => "member left",
+            (_, Liveness::Dead, _) => "member dead",
+            (_, Liveness::Suspect, _) => "member suspect",
+            (State::Draining, Liveness::Alive, _) => "member draining",
+            (State::Serving, Liveness::Alive, None) => "member joined",
+            (State::Serving, Liveness::Alive, Some(_)) => "member alive",
+        };
+        tracing::info!(peer.node = %node, peer.addr = %addr, generation, "{what}");
+    }
+    for gone in before
+        .members
+        .keys()
+        .filter(|name| !after.members.contains_key(*name))
+    {
+        tracing::info!(peer.node = %gone, "member forgotten");
     }
 }
 

@@ -50,7 +50,7 @@ impl Nonces {
 const HANDSHAKE_TIME: Duration = Duration::from_secs(30);
 
 /// Handshakes of each kind under way: one peer cannot open more within their time.
-const NONCES_MAX: usize = 4096;
+const NONCES_MAX: usize = 8192;
 
 #[cfg(test)]
 mod tests {
