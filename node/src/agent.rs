@@ -119,7 +119,6 @@ impl Agent {
             level,
         } = options;
         let recorder = Recorder::install()?;
-        starling_transport::metrics::describe();
         let set = state.identities()?;
         check_identities(&config, &set)?;
         let identities = Identities::new(set);

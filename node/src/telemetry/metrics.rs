@@ -156,7 +156,6 @@ fn build() -> PrometheusRecorder {
 fn describe() {
     starling_gossip::metrics::describe();
     starling_transport::metrics::describe();
-    starling_transport::h3::metrics::describe();
     process::describe();
     describe_traffic();
     describe_agent();
