@@ -203,6 +203,27 @@ impl Attacker {
         &self.port.name
     }
 
+    /// A heartbeat of another's that it reaches only in half an hour.
+    pub(super) fn plausible_heartbeat(&self, target: &Target) -> Vec<u8> {
+        let Manifest {
+            node,
+            generation,
+            kv_version,
+            ..
+        } = target.manifest;
+        let entry = Entry {
+            node: node.bytes(),
+            generation,
+            heartbeat: 50_000,
+            version: kv_version,
+        };
+        Frame::Syn {
+            nonce: 8,
+            digest: vec![entry],
+        }
+        .encode()
+    }
+
     /// What a member can say that is not true: GOSSIP's measured forgeries and their relatives, in our frames.
     pub(super) fn forgeries(&self, target: &Target, now_ms: u64) -> Vec<Forgery> {
         let real = &target.manifest;

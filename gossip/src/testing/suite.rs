@@ -165,6 +165,12 @@ pub async fn forgeries_have_no_effect(network: &dyn Network, counters: Option<&C
         }
     }
     lie_in_a_handshake(&mallory, victim, &target).await;
+    // More heartbeats than there were, but not more than there can have been: the failure detector is fooled, we are not.
+    for at in [victim, &nodes[2]] {
+        mallory
+            .send(at.port.addr, mallory.plausible_heartbeat(&target))
+            .await;
+    }
     // Long enough for a wrong heartbeat to kill, were it believed, and for poison to spread, were it kept.
     tokio::time::sleep(20 * network.interval()).await;
     for node in &nodes {
