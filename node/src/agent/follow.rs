@@ -44,20 +44,24 @@ impl Follower {
         let mut every = tokio::time::interval(EVERY);
         let mut files = Config::fingerprint(&self.directory);
         let mut identities = self.state.fingerprint();
+        let mut is_refused = false;
         loop {
             let is_asked = tokio::select! {
                 _ = every.tick() => false,
                 _ = hangup.recv() => true,
             };
             let seen = self.state.fingerprint();
-            if is_asked || seen != identities {
+            let has_new_identities = seen != identities;
+            if is_asked || has_new_identities {
                 identities = seen;
                 self.take_identities();
             }
             let seen = Config::fingerprint(&self.directory);
-            if is_asked || seen != files {
+            // What was refused for want of a certificate is good once that is there.
+            if is_asked || seen != files || (is_refused && has_new_identities) {
                 files = seen;
                 let taken = self.take_configuration().await;
+                is_refused = taken.is_err();
                 self.report(taken);
             }
             tell_expiry(&self.host);
