@@ -25,10 +25,10 @@ impl Capture {
             .args(["netns", "exec", wire.switch()])
             .arg(program::path("tcpdump"));
         // `-Z root`: it would otherwise give up the right to write there.
+        // Immediate: otherwise the kernel hands packets over by the second, and the last ones never.
         command
-            .args([
-                "-i", "br0", "-s", "0", "-U", "-B", "65536", "-Z", "root", "-w",
-            ])
+            .args(["-i", "br0", "-s", "0", "--immediate-mode"])
+            .args(["-U", "-B", "65536", "-Z", "root", "-w"])
             .arg(&file);
         let mut process = Process::spawn("tcpdump", command, &directory.join("tcpdump.log"));
         wait_until(START, "tcpdump", || {

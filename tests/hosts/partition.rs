@@ -16,7 +16,11 @@ fn a_host_cut_off_is_noticed_and_taken_back_when_the_wire_heals() {
     let mut wire = Wire::new();
     let mesh = Mesh::on(
         &mut wire,
-        &[("c", &["web"]), ("s1", &["site"]), ("s2", &["site"])],
+        &[
+            ("c", &["web"]),
+            ("s1", &["site"]),
+            ("s2", &["site", "late"]),
+        ],
     );
     let mut apps = Vec::new();
     for name in ["s1", "s2"] {

@@ -31,8 +31,8 @@ fn the_demo_runs_its_curl_lines_work_and_nothing_is_left() {
     );
     let mut answers = String::new();
     for line in &lines {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("{line} --max-time 20")]);
+        let mut shell = Command::new("timeout");
+        shell.args(["20", "sh", "-c", line]);
         answers.push_str(&run(shell));
     }
     assert!(answers.contains("hello from v"), "{lines:#?}\n{answers}");

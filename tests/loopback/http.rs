@@ -312,7 +312,13 @@ fn a_service_nobody_offers_fails_with_its_reason_in_bounded_time() {
     need!(Need::Agent);
     let _turn = turn::shared();
     let mesh = Mesh::loopback(&[("n1", &["web"])]);
-    let address = mesh.node("n1").call("site", "web");
+    let node = mesh.node("n1");
+    let address = node.host().free_tcp();
+    // Nobody announces a protocol, so the upstream says it.
+    node.write(
+        "site.toml",
+        &format!("[[upstream]]\nservice = \"site\"\nlisten = \"{address}\"\nas = \"web\"\nprotocol = \"http\"\n"),
+    );
     mesh.start();
     let began = std::time::Instant::now();
     let answer = harness::http::get(address, "/").expect("an answer");

@@ -155,19 +155,32 @@ fn a_broken_file_changes_nothing_but_a_counter() {
 fn a_sick_app_gets_no_calls_until_it_is_well() {
     need!(Need::Agent, Need::Program("nginx"));
     let _turn = turn::alone();
-    let mesh = two();
+    let mesh = Mesh::loopback(&[("n1", &["web"]), ("n2", &["site"]), ("n3", &["site"])]);
     let health = "health = { kind = \"http\", path = \"/healthz\", interval = \"200ms\", timeout = \"200ms\", up = 1, down = 1 }";
-    let (nginx, address) = site(&mesh, health);
-    nginx.set_sick(true);
-    mesh.wait_healthy("site", &[], crate::SEEN);
-    let answer = http::get(address, "/").expect("an answer");
-    assert_eq!(
-        (answer.status, answer.mesh_error()),
-        (503, Some("no-instance"))
-    );
-    nginx.set_sick(false);
-    mesh.wait_healthy("site", &["n2"], crate::SEEN);
-    assert_eq!(http::get(address, "/").expect("an answer").status, 200);
+    let apps = ["n2", "n3"].map(|name| {
+        let node = mesh.node(name);
+        let nginx = Nginx::start(
+            node.host(),
+            &mesh.scratch().directory(&format!("nginx-{name}")),
+            name,
+        );
+        node.serve("site", nginx.address(), "http", &["web"], health);
+        nginx
+    });
+    let address = mesh.node("n1").call("site", "web");
+    mesh.start();
+    mesh.wait_healthy("site", &["n2", "n3"], crate::PATIENCE);
+    let mut client = Client::new(address);
+    let mut get = || client.get("/").expect("an answer").text();
+
+    apps[0].set_sick(true);
+    mesh.wait_healthy("site", &["n3"], crate::SEEN);
+    for _ in 0..50 {
+        assert_eq!(get(), "n3\n");
+    }
+    apps[0].set_sick(false);
+    mesh.wait_healthy("site", &["n2", "n3"], crate::SEEN);
+    wait_until(crate::PATIENCE, "n2 to get calls again", || get() == "n2\n");
 }
 
 #[test]

@@ -142,6 +142,7 @@ fn curl_cffi_gets() {
 fn gtlsclient_gets() {
     need!(
         Need::Agent,
+        Need::Root,
         Need::Program("gtlsclient"),
         Need::Program("nginx")
     );
@@ -150,15 +151,26 @@ fn gtlsclient_gets() {
     std::fs::write(callee.nginx.files().join("some"), vec![b'x'; 1 << 20]).expect("it is ours");
     let out = callee.mesh.scratch().directory("out");
     let address = callee.mesh.node("n2").mesh_address();
-    let mut command = callee.here.command(program::path("gtlsclient"));
+    // It sends the name it connects to as SNI whatever its options say, so the name must lead to the agent: in a file
+    // system of its own, /etc/hosts says so.
+    let hosts = callee
+        .mesh
+        .scratch()
+        .write("hosts", format!("{} site.svc.mesh.test\n", address.ip()));
+    let mut command = callee.here.command("unshare");
+    command.args([
+        "--mount",
+        "sh",
+        "-c",
+        "mount --bind \"$0\" /etc/hosts && exec \"$@\"",
+    ]);
+    command.arg(hosts).arg(program::path("gtlsclient"));
     command
         .arg("--key")
         .arg(callee.state("svc/web.key"))
         .arg("--cert")
         .arg(callee.state("svc/web.pem"));
     command.args([
-        "--sni",
-        "site.svc.mesh.test",
         "--quiet",
         "--exit-on-all-streams-close",
         "--timeout",
@@ -167,7 +179,7 @@ fn gtlsclient_gets() {
     ]);
     command
         .arg(&out)
-        .args([&address.ip().to_string(), &address.port().to_string()]);
+        .args(["site.svc.mesh.test", &address.port().to_string()]);
     // Its exit code says nothing: what it got does.
     command.args([
         "https://site.svc.mesh.test/files/some",
