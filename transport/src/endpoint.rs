@@ -139,10 +139,9 @@ impl Endpoint {
             .quinn
             .connect_with(config, addr, &callee.server_name(&set.trust))
             .map_err(|source| DialError::Address { addr, source })?;
-        let conn = connecting.await.map_err(|source| DialError::Handshake {
-            addr,
-            source: Box::new(source),
-        })?;
+        let conn = connecting
+            .await
+            .map_err(|source| DialError::handshake(addr, source))?;
         counter!(metrics::CONNECTIONS, "side" => "dialled", "protocol" => protocol.as_str())
             .increment(1);
         let leaf = peer_leaf(&conn).ok_or(DialError::NoIdentity { addr })?;
@@ -272,6 +271,12 @@ pub enum DialError {
         /// What quinn said.
         source: Box<ConnectionError>,
     },
+    /// We refused what the peer proved: another identity than the one we call, or none that the mesh vouches for.
+    #[error("{addr} did not prove the identity that was called")]
+    WrongIdentity {
+        /// Who was dialled.
+        addr: SocketAddr,
+    },
     /// The peer showed no certificate that we can read.
     #[error("{addr} proved no identity")]
     NoIdentity {
@@ -316,6 +321,7 @@ impl DialError {
             Self::TimedOut { .. } => "timed_out",
             Self::Address { .. } => "address",
             Self::Handshake { .. } => "handshake",
+            Self::WrongIdentity { .. } => "wrong_identity",
             Self::NoIdentity { .. } => "no_identity",
             Self::NoAddress => "no_address",
             Self::Start { .. } => "start",
@@ -323,7 +329,25 @@ impl DialError {
             Self::BackingOff { .. } => "backing_off",
         }
     }
+
+    /// Tells a certificate that we refused from all else. A peer's refusal of ours comes as a closed connection instead.
+    fn handshake(addr: SocketAddr, source: ConnectionError) -> Self {
+        match &source {
+            ConnectionError::TransportError(error)
+                if CERTIFICATE_ALERTS.contains(&u64::from(error.code)) =>
+            {
+                Self::WrongIdentity { addr }
+            }
+            _ => Self::Handshake {
+                addr,
+                source: Box::new(source),
+            },
+        }
+    }
 }
+
+/// TLS alerts 42 (bad certificate) to 49 (access denied), as QUIC error codes (RFC 9001 §4.8).
+const CERTIFICATE_ALERTS: std::ops::RangeInclusive<u64> = 0x12a..=0x131;
 
 /// Takes connections until the endpoint closes. Handshakes run side by side, at most [`HALF_OPEN_MAX`].
 async fn accept_all(

@@ -66,7 +66,7 @@ async fn another_meshs_agent_is_refused_on_both_sides() {
     let (a, b) = (ca.endpoint("a", &["web"]), other.endpoint("b", &["orders"]));
     assert!(matches!(
         dial(&a.endpoint, &ca, "web", "orders", b.addr).await,
-        Err(DialError::Handshake { .. })
+        Err(DialError::WrongIdentity { .. })
     ));
     // The other way the dialler may see a handshake that went well (TLS 1.3 lets the client finish first) or the
     // refusal, whichever comes first; the callee must not take it.

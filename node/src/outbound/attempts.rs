@@ -85,7 +85,10 @@ impl<'a> Attempts<'a> {
             self.route.host.membership.hint(&node, Hint::Suspect);
         }
         self.skip.push(node);
-        self.last = Some(reason);
+        // Not hidden by what follows from it: the next dial backs off.
+        if self.last != Some(Reason::WrongIdentity) {
+            self.last = Some(reason);
+        }
     }
 
     fn reason(&self) -> Reason {

@@ -194,6 +194,7 @@ pub(super) fn dial_reason(error: &DialError) -> Reason {
     tracing::debug!(%error, "dial failed");
     match error {
         DialError::NotOurs { .. } | DialError::Expired { .. } => Reason::NoIdentity,
+        DialError::WrongIdentity { .. } => Reason::WrongIdentity,
         _ => Reason::ConnectFailed,
     }
 }
