@@ -108,6 +108,7 @@ async def run(args):
     try:
         async with connect(host, int(port), configuration=configuration, create_protocol=Client,
                            wait_connected=False) as client:
+            client.transmit()
             waiting = asyncio.ensure_future(client.wait_connected())
             await asyncio.wait([waiting, client.done], return_when=asyncio.FIRST_COMPLETED)
             if client.done.done():

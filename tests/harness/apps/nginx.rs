@@ -9,7 +9,7 @@ use crate::process::Process;
 use crate::program;
 use crate::wait::wait_until;
 
-/// Serves files, takes uploads with PUT, says who called and how it feels.
+/// Serves files, takes uploads with PUT (and as `/post/` with POST), says who called and how it feels.
 #[derive(Debug)]
 pub struct Nginx {
     process: Process,
@@ -112,6 +112,10 @@ http {{
         location /slow/ {{
             alias {directory}/files/;
             limit_rate 256k;
+        }}
+        location /post/ {{
+            proxy_pass http://{address}/uploads/;
+            proxy_method PUT;
         }}
         location /uploads/ {{
             root {directory};
