@@ -104,7 +104,11 @@ impl Route {
         let _best_effort = socket.set_nodelay(true);
         let protocol = match self.declared {
             Some(protocol) => protocol,
-            None => self.announced().await.unwrap_or(Protocol::Tcp),
+            None => match self.announced().await {
+                Some(protocol) => protocol,
+                // Nobody offers it, so all there is to say is an error: in the app's language if that can be seen.
+                None => spoken(&socket).await,
+            },
         };
         match protocol {
             Protocol::Http => http::serve(self, socket).await,
@@ -141,6 +145,29 @@ impl Route {
         )
     }
 }
+
+/// What the app seems to speak: HTTP begins with a method in capitals and a space.
+async fn spoken(socket: &TcpStream) -> Protocol {
+    let mut head = [0; 16];
+    let peeked = tokio::time::timeout(PEEK_WAIT, socket.peek(&mut head)).await;
+    let Ok(Ok(bytes)) = peeked else {
+        return Protocol::Tcp;
+    };
+    let word = head[..bytes]
+        .split(|byte| *byte == b' ')
+        .next()
+        .unwrap_or_default();
+    let is_method =
+        word.len() < bytes && word.len() >= 3 && word.iter().all(u8::is_ascii_uppercase);
+    if is_method {
+        Protocol::Http
+    } else {
+        Protocol::Tcp
+    }
+}
+
+/// An app that speaks first has done so by then: it already waited for an instance.
+const PEEK_WAIT: Duration = Duration::from_millis(100);
 
 /// How long the accept loop rests after an error.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

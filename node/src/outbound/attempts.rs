@@ -48,6 +48,7 @@ impl<'a> Attempts<'a> {
                 .balancer
                 .pick(now, &mut fastrand::Rng::new(), &self.skip);
             if let Some(pick) = picked
+                && pick.instance().healthy
                 && (is_late || !pick.is_last_resort())
             {
                 if let Some(reason) = self.last {
