@@ -111,8 +111,9 @@ impl Route {
             },
         };
         match protocol {
-            Protocol::Http => http::serve(self, socket).await,
-            Protocol::Tcp => tcp::serve(self, socket).await,
+            // Boxed, so that an idle connection of one kind does not hold room for the other.
+            Protocol::Http => Box::pin(http::serve(self, socket)).await,
+            Protocol::Tcp => Box::pin(tcp::serve(self, socket)).await,
         }
     }
 

@@ -43,7 +43,8 @@ pub(super) async fn serve(route: Arc<Route>, socket: TcpStream) {
     let drain = route.host.drain.clone();
     let service = service_fn(move |request| {
         let (route, series) = (route.clone(), series.clone());
-        async move { Ok::<_, Infallible>(call(&route, &series, request).await) }
+        // Boxed, so that an idle connection holds no room for a call: hyper keeps as much as one call needs.
+        Box::pin(async move { Ok::<_, Infallible>(call(&route, &series, request).await) })
     });
     let connection = builder.serve_connection(TokioIo::new(socket), service);
     let mut connection = std::pin::pin!(connection);
