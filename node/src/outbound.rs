@@ -1,7 +1,9 @@
 //! Calls of local apps: each upstream has a listener; whoever connects there speaks as the upstream's caller.
 
 mod attempts;
+mod exchange;
 mod http;
+mod send;
 mod tcp;
 
 use std::io;

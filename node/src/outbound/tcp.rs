@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Route;
 use super::attempts::Attempts;
-use super::http::dial_reason;
+use super::exchange::dial_reason;
 use crate::balance::Pick;
 use crate::config::Protocol;
 use crate::pump::{self, End};
