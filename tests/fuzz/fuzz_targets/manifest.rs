@@ -1,0 +1,4 @@
+//! A manifest, as a peer sends it.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| starling_gossip::fuzz::fuzz_manifest(data));
