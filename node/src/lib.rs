@@ -20,6 +20,7 @@ pub mod inbound;
 pub mod mesh;
 pub mod notify;
 pub mod outbound;
+pub mod path;
 pub mod pump;
 mod random;
 pub mod reason;
