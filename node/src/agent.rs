@@ -28,6 +28,7 @@ use crate::config::Config;
 use crate::health::Checks;
 use crate::host::{Host, Parts};
 use crate::inbound;
+use crate::memory;
 use crate::mesh::{BundleVerifier, QuicCarrier};
 use crate::notify::Notifier;
 use crate::state::StateDir;
@@ -152,6 +153,7 @@ impl Agent {
         background.spawn(take_sessions(host.clone(), endpoint.clone(), courier, h3));
         background.spawn(host.clone().follow_catalogue());
         background.spawn(recorder.upkeep());
+        background.spawn(memory::give_back(host.clone()));
         let mut listeners = Listeners::new(host.clone());
         listeners.apply(&host.config.load()).await?;
         admin(

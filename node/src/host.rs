@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::apps::Apps;
 use crate::balance::Balancer;
 use crate::config::{Config, Protocol};
+use crate::memory::Peak;
 use crate::telemetry::metrics;
 use crate::telemetry::series::{Series, Side};
 
@@ -37,6 +38,9 @@ pub struct Host {
     pub pending: Arc<Semaphore>,
     /// Connections of local apps that may be open.
     pub connections: Arc<Semaphore>,
+    connections_max: usize,
+    /// How many of them were open at a time.
+    pub(crate) peak: Peak,
     /// Cancelled when no new call may begin.
     pub drain: CancellationToken,
     /// Cancelled when what is left of the calls is cut off.
@@ -85,6 +89,8 @@ impl Host {
             apps: Apps::new(limits.connect),
             pending: Arc::new(Semaphore::new(limits.pending as usize)),
             connections: Arc::new(Semaphore::new(limits.connections as usize)),
+            connections_max: limits.connections as usize,
+            peak: Peak::default(),
             node: parts.node,
             identities: parts.identities,
             membership: parts.membership,
@@ -96,6 +102,12 @@ impl Host {
             balancers: Mutex::default(),
             series: Mutex::default(),
         })
+    }
+
+    /// Connections of local apps open now.
+    pub fn connections_open(&self) -> usize {
+        let most = self.connections_max;
+        most.saturating_sub(self.connections.available_permits())
     }
 
     /// The identity of a service of this mesh.

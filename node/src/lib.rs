@@ -17,6 +17,7 @@ pub mod headers;
 pub mod health;
 pub mod host;
 pub mod inbound;
+mod memory;
 pub mod mesh;
 pub mod notify;
 pub mod outbound;

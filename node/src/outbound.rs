@@ -62,6 +62,7 @@ impl Listener {
             }
             match accepted {
                 Ok((socket, permit)) => {
+                    host.peak.note(host.connections_open());
                     let route = route.clone();
                     host.spawn(async move {
                         route.connection(socket).await;

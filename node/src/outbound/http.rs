@@ -1,13 +1,16 @@
 //! HTTP requests of local apps.
 
 use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::http::{Request, Response, Version};
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpStream;
 
 use super::Route;
@@ -24,34 +27,70 @@ pub(super) async fn serve(route: Arc<Route>, socket: TcpStream) {
     let series = route.series(Protocol::Http);
     let _open = series.open();
     let limits = route.host.config.load().limits.clone();
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.idle)
-        .max_buf_size((limits.header_bytes as usize).max(HTTP1_BUFFER_BYTES_MIN));
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.streams_per_peer)
-        .max_header_list_size(limits.header_bytes);
     let drain = route.host.drain.clone();
+    let is_http2 = tokio::select! {
+        seen = tokio::time::timeout(limits.idle, speaks_http2(&socket)) => seen,
+        // It never asked for anything.
+        () = drain.cancelled() => return,
+    };
+    let Ok(Ok(is_http2)) = is_http2 else {
+        return;
+    };
     let service = service_fn(move |request| {
         let (route, series) = (route.clone(), series.clone());
         // Boxed, so that an idle connection holds no room for a call: hyper keeps as much as one call needs.
         Box::pin(async move { Ok::<_, Infallible>(call(&route, &series, request).await) })
     });
-    let connection = builder.serve_connection(TokioIo::new(socket), service);
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = drain.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let socket = TokioIo::new(socket);
+    let ended = if is_http2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.streams_per_peer)
+            .max_header_list_size(limits.header_bytes);
+        let mut connection = Box::pin(builder.serve_connection(socket, service));
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = drain.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    } else {
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.idle)
+            .max_buf_size((limits.header_bytes as usize).max(HTTP1_BUFFER_BYTES_MIN));
+        let mut connection = pin!(builder.serve_connection(socket, service));
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = drain.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "an app's connection ended");
+    }
+}
+
+/// Whether the app begins as HTTP/2 does. Looked at in the kernel's buffer: a reader in between, as hyper-util's is,
+/// hands hyper its first bytes apart from the rest, and hyper then keeps twice the buffer for as long as the
+/// connection lives.
+async fn speaks_http2(socket: &TcpStream) -> io::Result<bool> {
+    let mut head = [0; PREFACE.len()];
+    loop {
+        let bytes = socket.peek(&mut head).await?;
+        if bytes == 0 || !PREFACE.starts_with(&head[..bytes]) {
+            return Ok(false);
+        }
+        if bytes == PREFACE.len() {
+            return Ok(true);
+        }
+        // A first packet of one to three bytes is as good as never seen, and what was peeked at stays readable.
+        tokio::time::sleep(PEEK_PAUSE).await;
     }
 }
 
@@ -82,6 +121,12 @@ async fn call(route: &Route, series: &Arc<Series>, request: Request<Incoming>) -
         }
     }
 }
+
+/// How the preface of HTTP/2 begins (RFC 9113 §3.4). No method of HTTP/1 is called PRI.
+const PREFACE: &[u8] = b"PRI ";
+
+/// How long to wait for the rest of a preface that came in pieces.
+const PEEK_PAUSE: Duration = Duration::from_millis(5);
 
 /// hyper's smallest.
 const HTTP1_BUFFER_BYTES_MIN: usize = 8192;
