@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::local::State;
+use crate::local::{Caps, State};
 use crate::names::{Labels, NodeName, ServiceName};
 use crate::registry::{Entry, Registry};
 use crate::wire::manifest::Service;
@@ -42,6 +42,8 @@ pub struct Member {
     pub cell: u32,
     /// Whether it takes new work.
     pub state: State,
+    /// What it does for others.
+    pub caps: Caps,
     /// Which life of the node this is; a restart has a higher one.
     pub generation: u64,
     /// Counts what it announced in this life.
@@ -184,6 +186,7 @@ fn member(entry: &Entry, now_s: u64) -> Member {
         zone: manifest.zone.as_str().into(),
         cell: manifest.cell,
         state: manifest.state,
+        caps: Caps(manifest.caps),
         generation: manifest.generation,
         sequence: manifest.sequence,
         liveness: entry.pulse.liveness(),

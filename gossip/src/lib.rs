@@ -36,7 +36,7 @@ mod wire;
 
 pub use carrier::{Answer, Carrier, CarrierError, Inbound};
 pub use catalogue::{Catalogue, Instance, Liveness, Member};
-pub use local::{Local, LocalError, LocalService, State};
+pub use local::{Caps, Local, LocalError, LocalService, State};
 pub use membership::{Hint, Membership, StartError};
 pub use names::{Labels, NameError, NodeId, NodeName, ServiceName};
 pub use proof::{ProofError, Proven, SignError, Signer, Verifier};

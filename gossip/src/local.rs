@@ -22,6 +22,8 @@ pub struct Local {
     pub cell: u32,
     /// Whether we take new work.
     pub state: State,
+    /// What we do for others beside carrying calls.
+    pub caps: Caps,
     /// The instances we offer.
     pub services: Vec<LocalService>,
     /// The services our apps call.
@@ -55,6 +57,20 @@ pub enum State {
     Draining,
     /// It is gone on purpose.
     Left,
+}
+
+/// What a node does for others. A bit keeps its meaning for ever; those we do not know are carried and ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Caps(pub u32);
+
+impl Caps {
+    /// It renews certificates.
+    pub const ISSUER: Self = Self(1);
+
+    /// Whether all of `other` is among these.
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
 }
 
 /// Why what we would announce cannot be announced. What was announced before stays.
@@ -114,6 +130,7 @@ impl fmt::Debug for Local {
             .field("zone", &self.zone)
             .field("cell", &self.cell)
             .field("state", &self.state)
+            .field("caps", &self.caps)
             .field("services", &self.services)
             .field("calls", &self.calls)
             .finish_non_exhaustive()

@@ -135,7 +135,7 @@ impl Own {
             state: local.state,
             addrs: local.addrs.clone(),
             zone: local.zone.clone(),
-            caps: 0,
+            caps: local.caps.0,
             services: if local.state == State::Left {
                 Vec::new()
             } else {

@@ -20,8 +20,8 @@ pub use self::authority::{Authority, Svid};
 pub use self::counters::Counters;
 pub use self::memory::{Faults, Memory};
 use crate::{
-    Carrier, Catalogue, Clock, Labels, Local, LocalService, Membership, NodeName, ServiceName,
-    Settings, Signer, State, Verifier,
+    Caps, Carrier, Catalogue, Clock, Labels, Local, LocalService, Membership, NodeName,
+    ServiceName, Settings, Signer, State, Verifier,
 };
 
 /// Somewhere nodes can be started. In memory here; over QUIC where the agent's own carrier is tested.
@@ -106,6 +106,7 @@ impl Node {
             zone: "here".into(),
             cell: 0,
             state: State::Serving,
+            caps: Caps::ISSUER,
             services: Vec::new(),
             calls: Vec::new(),
         };

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Door, Socket};
 use crate::config::Config;
+use crate::control::{self, Control};
 use crate::health::Checks;
 use crate::host::{Host, Parts};
 use crate::inbound;
@@ -147,6 +148,7 @@ impl Agent {
             config,
             membership,
             pool,
+            control: Control::new(control::handlers()),
         });
         let over = CancellationToken::new();
         let mut background = JoinSet::new();
@@ -289,7 +291,12 @@ async fn admin(
 }
 
 /// Hands each new connection of a peer to what it speaks. Ends with the endpoint.
-async fn take_sessions(host: Arc<Host>, endpoint: Endpoint, courier: Courier, limits: h3::Limits) {
+pub(crate) async fn take_sessions(
+    host: Arc<Host>,
+    endpoint: Endpoint,
+    courier: Courier,
+    limits: h3::Limits,
+) {
     let mut serving = JoinSet::new();
     while let Some(session) = endpoint.accept().await {
         match session.protocol() {

@@ -14,6 +14,7 @@ use crate::apps::Apps;
 use crate::balance::Balancer;
 use crate::config::{Config, Protocol};
 use crate::memory::Peak;
+use crate::control::{self, Control};
 use crate::telemetry::metrics;
 use crate::telemetry::series::{Series, Side};
 
@@ -32,6 +33,8 @@ pub struct Host {
     pub membership: Membership,
     /// Connections to other nodes.
     pub pool: Pool,
+    /// What other agents may ask of this one.
+    pub control: Control,
     /// Connections to local apps.
     pub apps: Apps,
     /// Requests that may wait for an instance.
@@ -66,6 +69,8 @@ pub struct Parts {
     pub membership: Membership,
     /// See [`Host::pool`].
     pub pool: Pool,
+    /// See [`Host::control`].
+    pub control: Control,
 }
 
 /// Counts a panic that unwinds through it. Held by a task, whose end by panic nobody else would notice.
@@ -95,6 +100,7 @@ impl Host {
             identities: parts.identities,
             membership: parts.membership,
             pool: parts.pool,
+            control: parts.control,
             config: ArcSwap::from_pointee(parts.config),
             drain: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -114,6 +120,11 @@ impl Host {
     pub fn service_id(&self, name: &ServiceName) -> SpiffeId {
         SpiffeId::service(&self.trust_domain, name.as_str())
             .expect("a service name is a valid path segment of a SPIFFE ID")
+    }
+
+    /// Asks other agents.
+    pub fn control(self: &Arc<Self>) -> control::Client<'_> {
+        control::Client(self)
     }
 
     /// What is known of the instances of `service`; kept for as long as the agent runs.

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use crate::apps;
 use crate::body::{Body, Call, Closing, Counted, boxed, full};
 use crate::config::{Protocol, Service};
+use crate::control;
 use crate::headers;
 use crate::host::Host;
 use crate::pump::{self, End};
@@ -59,21 +60,38 @@ fn accept(host: &Arc<Host>, session: &Session, exchange: Exchange) {
     });
 }
 
-/// One HTTP request of a peer.
+/// One HTTP request of a peer: to a service that we proved to be, or a question to this node.
 async fn answer(
     host: Arc<Host>,
     session: &Session,
     request: Request<RecvBody>,
-    mut responder: Responder,
+    responder: Responder,
 ) {
-    let called = called(session);
-    let work = http(&host, session.peer(), called, request.map(boxed));
+    let (caller, request) = (session.peer(), request.map(boxed));
+    if session.local().node_name().is_some() {
+        deliver(
+            caller,
+            responder,
+            control::serve(&host, session.peer_leaf(), request),
+        )
+        .await;
+    } else {
+        let work = http(&host, caller, called(session), request);
+        deliver(caller, responder, work).await;
+    }
+}
+
+async fn deliver(
+    caller: &SpiffeId,
+    mut responder: Responder,
+    work: impl Future<Output = Response<Body>>,
+) {
     let response = tokio::select! {
         response = work => response,
         () = responder.cancelled() => return,
     };
     if let Err(error) = responder.respond(response).await {
-        tracing::debug!(caller = %session.peer(), %error, "the caller did not take the whole response");
+        tracing::debug!(%caller, %error, "the caller did not take the whole response");
     }
 }
 

@@ -12,6 +12,7 @@ pub mod body;
 pub mod ca;
 pub mod cli;
 pub mod config;
+pub mod control;
 mod demo;
 pub mod headers;
 pub mod health;

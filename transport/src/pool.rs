@@ -11,7 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
-use crate::endpoint::{Callee, DialError, Endpoint};
+use crate::endpoint::{Callee, DialError, Endpoint, now};
 use crate::h3::{Limits, Requester};
 use crate::identity::SpiffeId;
 use crate::session::{Protocol, Session};
@@ -50,6 +50,8 @@ struct Live {
     requester: Requester,
     session: Session,
     identities_revision: u64,
+    /// When new calls go to another one, so that those under way here can finish before a certificate ends.
+    retires: Instant,
     asked_at: Mutex<Instant>,
 }
 
@@ -171,7 +173,9 @@ impl Pool {
             })?
             .map_err(|source| DialError::Start { addr, source })?;
         tokio::spawn(driver);
+        let left = session.ends().duration_since(now()).unwrap_or_default();
         Ok(Live {
+            retires: Instant::now() + retire_after(left),
             requester,
             session,
             identities_revision,
@@ -204,13 +208,14 @@ impl Pool {
 }
 
 impl Slot {
-    /// The connection, if it is open and was made with the identities in force. One made with older ones finishes what
-    /// it carries and is then dropped.
+    /// The connection, if it is open, was made with the identities in force, and neither certificate ends soon. Another
+    /// one finishes what it carries and is then dropped.
     fn usable(&self, revision: u64) -> Option<Requester> {
         let live = self.live.load();
         let live = live
             .as_ref()
-            .filter(|live| live.requester.is_open() && live.identities_revision == revision)?;
+            .filter(|live| live.requester.is_open() && live.identities_revision == revision)
+            .filter(|live| Instant::now() < live.retires)?;
         live.touch();
         Some(live.requester.clone())
     }
@@ -259,6 +264,15 @@ impl Backoff {
     }
 }
 
+/// Half of what is left of the certificates. The next connection shows the peer's newest certificate, which by then is
+/// mostly a renewed one; if it is not, the halves bound how often we dial for nothing.
+fn retire_after(left: Duration) -> Duration {
+    if left < CUT_ANYWAY {
+        return left;
+    }
+    left / 2
+}
+
 /// Drops the slot's hold on `session` once nobody asked for it for [`IDLE`] and nothing is in flight, or once it ended.
 async fn close_when_idle(slot: std::sync::Weak<Slot>, session: Session) {
     loop {
@@ -288,6 +302,9 @@ const ADDRS_MAX: usize = 8;
 
 /// Keys remembered; those without a connection are then forgotten.
 const SLOTS_MAX: usize = 4096;
+
+/// When a connection has no longer than this, dialling anew gains nothing.
+const CUT_ANYWAY: Duration = Duration::from_secs(2);
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LAST: Duration = Duration::from_secs(5);

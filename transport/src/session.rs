@@ -54,7 +54,8 @@ pub struct Session {
     conn: quinn::Connection,
     protocol: Protocol,
     local: SpiffeId,
-    peer: SpiffeId,
+    peer: Arc<Leaf>,
+    ends: SystemTime,
 }
 
 impl Session {
@@ -76,7 +77,8 @@ impl Session {
             conn,
             protocol,
             local: local.id.clone(),
-            peer: peer.id,
+            peer: Arc::new(peer),
+            ends,
         }
     }
 
@@ -87,7 +89,17 @@ impl Session {
 
     /// Whom the other end proved.
     pub fn peer(&self) -> &SpiffeId {
+        &self.peer.id
+    }
+
+    /// The certificate by which the other end proved it.
+    pub fn peer_leaf(&self) -> &Leaf {
         &self.peer
+    }
+
+    /// When it ends because one of the two certificates does.
+    pub fn ends(&self) -> SystemTime {
+        self.ends
     }
 
     /// Where its packets come from now; may change when the peer roams (RFC 9000 §9).

@@ -7,7 +7,7 @@ use super::attacker::{Forgery, Target};
 use super::{Attacker, Counters, Network, Node};
 use crate::catalogue::Catalogue;
 use crate::wire::{Frame, Page};
-use crate::{Liveness, State};
+use crate::{Caps, Liveness, State};
 
 /// Runs all of it, one after the other, with nodes of different names.
 pub async fn run(network: &dyn Network) {
@@ -26,6 +26,7 @@ pub async fn three_nodes_find_each_other(network: &dyn Network) {
         let member = node.catalogue().member(nodes[0].name()).unwrap().clone();
         assert_eq!(member.addrs, [nodes[0].port.addr]);
         assert_eq!(member.state, State::Serving);
+        assert!(member.caps.has(Caps::ISSUER));
     }
 }
 

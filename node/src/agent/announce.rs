@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use starling_gossip::{Local, LocalService, ServiceName, State};
+use starling_gossip::{Caps, Local, LocalService, ServiceName, State};
 use starling_transport::Identities;
 use tokio::net::{UdpSocket, lookup_host};
 
@@ -58,6 +58,7 @@ impl Announcer {
             } else {
                 State::Serving
             },
+            caps: Caps::default(),
             services: config
                 .services
                 .iter()
