@@ -13,8 +13,8 @@ use tokio_util::task::TaskTracker;
 use crate::apps::Apps;
 use crate::balance::Balancer;
 use crate::config::{Config, Protocol};
-use crate::memory::Peak;
 use crate::control::{self, Control};
+use crate::memory::Peak;
 use crate::telemetry::metrics;
 use crate::telemetry::series::{Series, Side};
 

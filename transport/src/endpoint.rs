@@ -347,7 +347,7 @@ impl DialError {
 }
 
 /// TLS alerts 42 (bad certificate) to 49 (access denied), as QUIC error codes (RFC 9001 §4.8).
-const CERTIFICATE_ALERTS: std::ops::RangeInclusive<u64> = 0x12a..=0x131;
+pub(crate) const CERTIFICATE_ALERTS: std::ops::RangeInclusive<u64> = 0x12a..=0x131;
 
 /// Takes connections until the endpoint closes. Handshakes run side by side, at most [`HALF_OPEN_MAX`].
 async fn accept_all(
@@ -465,7 +465,7 @@ fn server_config(
 }
 
 /// ring with AES-128-GCM first: the cheapest AEAD per byte where it was measured (docs/performance.md).
-fn provider() -> rustls::crypto::CryptoProvider {
+pub(crate) fn provider() -> rustls::crypto::CryptoProvider {
     let mut provider = default_provider();
     provider
         .cipher_suites
@@ -473,7 +473,7 @@ fn provider() -> rustls::crypto::CryptoProvider {
     provider
 }
 
-fn udp_socket(addr: SocketAddr) -> std::io::Result<UdpSocket> {
+pub(crate) fn udp_socket(addr: SocketAddr) -> std::io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
     if addr.is_ipv6() {
         socket.set_only_v6(false)?;
@@ -491,7 +491,7 @@ pub(crate) fn now() -> SystemTime {
     SystemTime::now()
 }
 
-const TLS_13: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
+pub(crate) const TLS_13: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
 /// Handshakes under way at once. One costs about 2 ms of CPU, so this is half a second of work for one core; above half
 /// of it a newcomer must first prove its address.

@@ -241,6 +241,6 @@ fn judge(
     Err(refusal.to_tls())
 }
 
-fn signature_algorithms() -> WebPkiSupportedAlgorithms {
+pub(crate) fn signature_algorithms() -> WebPkiSupportedAlgorithms {
     default_provider().signature_verification_algorithms
 }

@@ -8,6 +8,7 @@ pub mod endpoint;
 pub mod h3;
 pub mod identities;
 pub mod identity;
+pub mod join;
 pub mod messages;
 pub mod metrics;
 pub mod pool;

@@ -13,6 +13,9 @@ pub const CONNECTIONS_CUT: &str = "starling_mesh_connections_cut_total";
 /// Dials that failed, by `reason`.
 pub const DIALS_FAILED: &str = "starling_dials_failed_total";
 
+/// Connections to the join port that never came to a request, by `reason`.
+pub const JOINS_TURNED_AWAY: &str = "starling_joins_turned_away_total";
+
 /// Tells the recorder what each metric means. Call once, after the recorder is installed.
 pub fn describe() {
     crate::h3::metrics::describe();
@@ -35,6 +38,11 @@ pub fn describe() {
         DIALS_FAILED,
         Unit::Count,
         "Dials to other agents that failed, by reason"
+    );
+    describe_counter!(
+        JOINS_TURNED_AWAY,
+        Unit::Count,
+        "Connections to the join port that never came to a request, by reason"
     );
 }
 

@@ -148,18 +148,35 @@ impl Leaf {
 pub struct TrustBundle {
     trust_domain: TrustDomain,
     roots: Arc<RootCertStore>,
+    certs: Arc<[CertificateDer<'static>]>,
 }
 
 impl TrustBundle {
     /// Reads PEM root certificates. An empty or unreadable bundle is an error: nobody is trusted by accident.
     pub fn from_pem(trust_domain: TrustDomain, pem: &[u8]) -> Result<Self, SvidError> {
+        let certs = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+        let certs = certs.map_err(|source| SvidError::Pem {
+            what: "trust bundle",
+            source,
+        })?;
+        Self::of(trust_domain, certs)
+    }
+
+    /// A bundle of one root in DER.
+    pub(crate) fn of_root(
+        trust_domain: TrustDomain,
+        root: CertificateDer<'static>,
+    ) -> Result<Self, SvidError> {
+        Self::of(trust_domain, vec![root])
+    }
+
+    fn of(
+        trust_domain: TrustDomain,
+        certs: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, SvidError> {
         let mut roots = RootCertStore::empty();
-        for cert in CertificateDer::pem_slice_iter(pem) {
-            let cert = cert.map_err(|source| SvidError::Pem {
-                what: "trust bundle",
-                source,
-            })?;
-            roots.add(cert).map_err(SvidError::Key)?;
+        for cert in &certs {
+            roots.add(cert.clone()).map_err(SvidError::Key)?;
         }
         if roots.is_empty() {
             return Err(SvidError::Empty);
@@ -167,7 +184,23 @@ impl TrustBundle {
         Ok(Self {
             trust_domain,
             roots: Arc::new(roots),
+            certs: certs.into(),
         })
+    }
+
+    /// Its certificates, in their order.
+    pub(crate) fn roots(&self) -> &[CertificateDer<'static>] {
+        &self.certs
+    }
+
+    /// The root that a chain (leaf first) leads to, in DER: what a token pins.
+    pub fn root_of(&self, chain: &[Vec<u8>], now: SystemTime) -> Option<Vec<u8>> {
+        let mut certs = self.certs.iter();
+        let root = certs.find(|root| {
+            Self::of_root(self.trust_domain.clone(), (*root).clone())
+                .is_ok_and(|bundle| bundle.verify_der(chain, now).is_ok())
+        });
+        root.map(|root| root.to_vec())
     }
 
     /// Whose identities it vouches for.

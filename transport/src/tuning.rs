@@ -28,6 +28,20 @@ pub(crate) fn accepted(streams: u32) -> TransportConfig {
     config
 }
 
+/// Settings of a connection on the join port: one request, one answer.
+pub(crate) fn join() -> TransportConfig {
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(JOIN_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(JOIN_WINDOW_BYTES))
+        .initial_mtu(INITIAL_MTU)
+        .datagram_receive_buffer_size(None)
+        .max_idle_timeout(Some(idle(JOIN_IDLE)));
+    config
+}
+
 fn common(streams: u32) -> TransportConfig {
     let mut config = TransportConfig::default();
     config
@@ -69,6 +83,12 @@ const INITIAL_MTU: u16 = 1280;
 /// Three keep-alives lost in a row and a peer in use counts as dead.
 const DEAD_AFTER: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_millis(1500);
+
+/// A joiner's request in one flight; see `join::REQUEST_BYTES_MAX`.
+const JOIN_WINDOW_BYTES: u32 = 64 * 1024;
+
+/// An issuer may have to ask another one before it answers.
+const JOIN_IDLE: Duration = Duration::from_secs(10);
 
 /// A connection nobody dialled for traffic goes away after this much silence.
 const IDLE_LINK: Duration = Duration::from_secs(30);
