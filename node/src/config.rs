@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 mod admin;
+mod calls;
 mod check;
 mod keys;
 mod limits;
@@ -21,6 +22,10 @@ mod upstream;
 mod whole;
 
 pub use admin::{Admin, Log, LogFormat, SOCKET};
+pub use calls::{
+    Algorithm, Balance, Budget, CallLimits, CallOverrides, CallSettings, Condition, Conditions,
+    Key, Outlier, Rate, Retry, ServiceLimits, Timeouts, Zone,
+};
 pub use limits::Limits;
 pub use problems::{Problem, Problems};
 pub use service::{Health, HealthKind, HttpVersion, Protocol, Service};

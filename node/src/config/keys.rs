@@ -14,7 +14,7 @@ pub(super) fn remove_unknown(file: &mut DeTable<'_>, checker: &mut Checker<'_>) 
     known_only(file, &FILE, checker);
     for section in [&ADMIN, &LOG, &LIMITS] {
         if let Some(table) = file.get_mut(section.name).and_then(as_table_mut) {
-            known_only(table, section, checker);
+            known_in(table, section, checker);
         }
     }
     for section in [&SERVICE, &UPSTREAM] {
@@ -25,10 +25,17 @@ pub(super) fn remove_unknown(file: &mut DeTable<'_>, checker: &mut Checker<'_>) 
             continue;
         };
         for table in list.iter_mut().filter_map(as_table_mut) {
-            known_only(table, section, checker);
-            if let Some(health) = table.get_mut(HEALTH.name).and_then(as_table_mut) {
-                known_only(health, &HEALTH, checker);
-            }
+            known_in(table, section, checker);
+        }
+    }
+}
+
+/// The same for the tables within it. How deep that goes is written down in the sections.
+fn known_in(table: &mut DeTable<'_>, section: &Section, checker: &mut Checker<'_>) {
+    known_only(table, section, checker);
+    for inner in section.tables {
+        if let Some(table) = table.get_mut(inner.name).and_then(as_table_mut) {
+            known_in(table, inner, checker);
         }
     }
 }
@@ -54,44 +61,126 @@ struct Section {
     /// As an operator would write it.
     title: &'static str,
     keys: fn() -> &'static [&'static str],
+    /// Tables within it.
+    tables: &'static [&'static Section],
 }
 
 const FILE: Section = Section {
     name: "",
     title: "the top of the file",
     keys: keys_of::<raw::File>,
+    tables: &[],
 };
 const ADMIN: Section = Section {
     name: "admin",
     title: "[admin]",
     keys: keys_of::<raw::Admin>,
+    tables: &[],
 };
 const LOG: Section = Section {
     name: "log",
     title: "[log]",
     keys: keys_of::<raw::Log>,
+    tables: &[],
 };
 const LIMITS: Section = Section {
     name: "limits",
     title: "[limits]",
     keys: keys_of::<raw::Limits>,
+    tables: &[],
 };
 const SERVICE: Section = Section {
     name: "service",
     title: "[[service]]",
     keys: keys_of::<raw::Service>,
+    tables: &[&HEALTH, &SERVICE_LIMITS],
 };
 const UPSTREAM: Section = Section {
     name: "upstream",
     title: "[[upstream]]",
     keys: keys_of::<raw::Upstream>,
+    tables: &CALLS,
 };
 const HEALTH: Section = Section {
     name: "health",
     title: "health",
     keys: keys_of::<raw::Health>,
+    tables: &[],
 };
-const SECTIONS: [&Section; 7] = [&FILE, &ADMIN, &LOG, &LIMITS, &SERVICE, &UPSTREAM, &HEALTH];
+const SERVICE_LIMITS: Section = Section {
+    name: "limits",
+    title: "limits of a service",
+    keys: keys_of::<raw::calls::ServiceLimits>,
+    tables: &[&RATE],
+};
+const BALANCE: Section = Section {
+    name: "balance",
+    title: "balance",
+    keys: keys_of::<raw::calls::Balance>,
+    tables: &[&ZONE],
+};
+const ZONE: Section = Section {
+    name: "zone",
+    title: "zone",
+    keys: keys_of::<raw::calls::Zone>,
+    tables: &[],
+};
+const RETRY: Section = Section {
+    name: "retry",
+    title: "retry",
+    keys: keys_of::<raw::calls::Retry>,
+    tables: &[&BUDGET],
+};
+const BUDGET: Section = Section {
+    name: "budget",
+    title: "budget",
+    keys: keys_of::<raw::calls::Budget>,
+    tables: &[],
+};
+const TIMEOUT: Section = Section {
+    name: "timeout",
+    title: "timeout",
+    keys: keys_of::<raw::calls::Timeouts>,
+    tables: &[],
+};
+const CALL_LIMITS: Section = Section {
+    name: "limits",
+    title: "limits of an upstream",
+    keys: keys_of::<raw::calls::CallLimits>,
+    tables: &[&RATE],
+};
+const RATE: Section = Section {
+    name: "rate",
+    title: "rate",
+    keys: keys_of::<raw::calls::Rate>,
+    tables: &[],
+};
+const OUTLIER: Section = Section {
+    name: "outlier",
+    title: "outlier",
+    keys: keys_of::<raw::calls::Outlier>,
+    tables: &[],
+};
+/// The tables that say how calls are made, wherever they stand.
+const CALLS: [&Section; 5] = [&BALANCE, &RETRY, &TIMEOUT, &CALL_LIMITS, &OUTLIER];
+const SECTIONS: [&Section; 16] = [
+    &FILE,
+    &ADMIN,
+    &LOG,
+    &LIMITS,
+    &SERVICE,
+    &UPSTREAM,
+    &HEALTH,
+    &SERVICE_LIMITS,
+    &BALANCE,
+    &ZONE,
+    &RETRY,
+    &BUDGET,
+    &TIMEOUT,
+    &CALL_LIMITS,
+    &RATE,
+    &OUTLIER,
+];
 
 fn known_only(table: &mut DeTable<'_>, section: &Section, checker: &mut Checker<'_>) {
     let known = (section.keys)();
@@ -238,7 +327,10 @@ mod tests {
     fn keys_are_those_of_the_raw_tables() {
         assert_eq!(
             keys_of::<raw::Upstream>(),
-            ["service", "listen", "as", "protocol"]
+            [
+                "service", "listen", "as", "protocol", "balance", "retry", "timeout", "limits",
+                "outlier"
+            ]
         );
         assert!(SECTIONS.iter().all(|section| !(section.keys)().is_empty()));
     }

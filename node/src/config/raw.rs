@@ -7,9 +7,11 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 use toml::Spanned;
 
-type Text = Option<Spanned<String>>;
-type Number = Option<Spanned<Whole>>;
-type Time = Option<Spanned<Duration>>;
+pub(super) mod calls;
+
+pub(super) type Text = Option<Spanned<String>>;
+pub(super) type Number = Option<Spanned<Whole>>;
+pub(super) type Time = Option<Spanned<Duration>>;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -65,6 +67,7 @@ pub(super) struct Service {
     pub(super) labels: Option<Spanned<BTreeMap<String, String>>>,
     pub(super) weight: Number,
     pub(super) health: Option<Spanned<Health>>,
+    pub(super) limits: Option<Spanned<calls::ServiceLimits>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -86,6 +89,11 @@ pub(super) struct Upstream {
     #[serde(rename = "as")]
     pub(super) caller: Text,
     pub(super) protocol: Text,
+    pub(super) balance: Option<Spanned<calls::Balance>>,
+    pub(super) retry: Option<Spanned<calls::Retry>>,
+    pub(super) timeout: Option<Spanned<calls::Timeouts>>,
+    pub(super) limits: Option<Spanned<calls::CallLimits>>,
+    pub(super) outlier: Option<Spanned<calls::Outlier>>,
 }
 
 /// A span of time as written. A type of its own so that a bare number is answered with how to write it.

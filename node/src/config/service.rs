@@ -10,6 +10,7 @@ use starling_gossip::ServiceName;
 use starling_gossip::names::labels_ok;
 use toml::Spanned;
 
+use super::calls::ServiceLimits;
 use super::check::Checker;
 use super::keys::shown;
 use super::{Place, raw};
@@ -32,6 +33,8 @@ pub struct Service {
     pub weight: u16,
     /// How the agent finds out whether the app works. Default: it is taken to work.
     pub health: Option<Health>,
+    /// What the agent holds calls to, whoever makes them. Default: nothing but the node's own `[limits]`.
+    pub limits: ServiceLimits,
     pub declared: Place,
 }
 
@@ -116,6 +119,8 @@ impl Service {
             .health
             .as_ref()
             .map(|health| Health::check(health, checker));
+        let limits = raw.limits.as_ref();
+        let limits = limits.map(|limits| ServiceLimits::check(limits, checker));
         Some(Self {
             name: name?,
             address: SocketAddr::new(ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port?),
@@ -125,6 +130,7 @@ impl Service {
             labels,
             weight: weight.unwrap_or(100),
             health,
+            limits: limits.unwrap_or_default(),
             declared: checker.place(&span),
         })
     }

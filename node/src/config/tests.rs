@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod calls;
 mod reference;
 
 /// What an operator is told about `starling.toml` with this content. Empty if nothing.
@@ -271,7 +272,7 @@ fn keys() {
     upstream(
         "caller = \"web\"",
         "unknown key `caller` in [[upstream]]",
-        "known here: `service`, `listen`, `as`, `protocol`",
+        "known here: `service`, `listen`, `as`, `protocol`, `balance`, `retry`, `timeout`, `limits`, `outlier`",
     );
     check(
         "\"a\\nerror: b\\u001b[0m\" = 1",

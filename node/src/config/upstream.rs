@@ -1,10 +1,12 @@
 //! `[[upstream]]`: what local apps call, and where.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use starling_gossip::ServiceName;
 use toml::Spanned;
 
+use super::calls::{CallOverrides, CallSettings, Tables};
 use super::check::Checker;
 use super::service::{PROTOCOLS, Protocol};
 use super::{Place, raw};
@@ -20,6 +22,8 @@ pub struct Upstream {
     pub caller: ServiceName,
     /// What apps speak here. Default: what the instances announce.
     pub protocol: Option<Protocol>,
+    /// How the calls are made.
+    pub calls: Arc<CallSettings>,
     pub declared: Place,
 }
 
@@ -53,11 +57,20 @@ impl Upstream {
             .protocol
             .as_ref()
             .and_then(|word| checker.choice("protocol", word, PROTOCOLS));
+        let tables = Tables {
+            balance: raw.balance.as_ref(),
+            retry: raw.retry.as_ref(),
+            timeout: raw.timeout.as_ref(),
+            limits: raw.limits.as_ref(),
+            outlier: raw.outlier.as_ref(),
+        };
+        let calls = CallOverrides::check(&tables, checker).over(&CallSettings::default());
         Some(Self {
             service: service?,
             listen: listen?,
             caller: caller?,
             protocol,
+            calls: Arc::new(calls),
             declared: checker.place(&span),
         })
     }

@@ -35,6 +35,7 @@ fn service(name: &str, address: SocketAddr, health: Option<Health>) -> Service {
         labels: BTreeMap::new(),
         weight: 100,
         health,
+        limits: crate::config::ServiceLimits::default(),
         declared: Place {
             file: Path::new("t.toml").into(),
             line: 1,

@@ -8,7 +8,10 @@ use crate::config::raw;
 
 /// Every key with its default as an operator would write it.
 fn in_code() -> BTreeMap<String, String> {
-    let text = "[[service]]\nname = \"a\"\nport = 1\nhealth = { kind = \"http\" }\n[[service]]\nname = \"b\"\nport = 1\n";
+    let text = "[[service]]\nname = \"a\"\nport = 1\nhealth = { kind = \"http\" }\nlimits = { rate = { requests = 1 } }\n\
+                [[service]]\nname = \"b\"\nport = 1\n\
+                [[upstream]]\nservice = \"a\"\nlisten = \"127.0.0.1:2\"\nas = \"b\"\n\
+                outlier = {}\nlimits = { rate = { requests = 1 } }\n";
     let config = read(text);
     let Config {
         admin, log, limits, ..
@@ -20,6 +23,21 @@ fn in_code() -> BTreeMap<String, String> {
     let HealthKind::Http { path } = &health.kind else {
         panic!("a check of kind http")
     };
+    let [upstream] = &config.upstreams[..] else {
+        panic!("one upstream")
+    };
+    let CallSettings {
+        balance,
+        retry,
+        timeout,
+        limits: call_limits,
+        outlier,
+    } = &*upstream.calls;
+    let conditions = Condition::ALL
+        .iter()
+        .filter(|(_, condition)| retry.on.has(*condition))
+        .map(|(name, _)| *name)
+        .collect::<Vec<_>>();
     let quoted = |value: &dyn fmt::Display| format!("\"{value}\"");
     let time = |value: Duration| format!("\"{}\"", humantime::format_duration(value));
     let required = || "required".to_owned();
@@ -74,14 +92,98 @@ fn in_code() -> BTreeMap<String, String> {
         ("service.health.timeout", time(health.timeout)),
         ("service.health.up", health.up.to_string()),
         ("service.health.down", health.down.to_string()),
+        (
+            "service.limits.concurrent",
+            none(service.limits.concurrent.is_none()),
+        ),
+        ("service.limits.queue", service.limits.queue.to_string()),
+        ("service.limits.queue_wait", time(service.limits.queue_wait)),
+        ("service.limits.rate", none(bare.limits.rate.is_none())),
         ("upstream.service", required()),
         ("upstream.listen", required()),
         ("upstream.as", required()),
-        ("upstream.protocol", none(true)),
+        ("upstream.protocol", none(upstream.protocol.is_none())),
+        (
+            "upstream.balance.algorithm",
+            quoted(&balance.algorithm.as_str()),
+        ),
+        (
+            "upstream.balance.on",
+            none(balance.algorithm.key().is_none()),
+        ),
+        ("upstream.balance.slow_start", time(balance.slow_start)),
+        ("upstream.balance.panic", balance.panic.to_string()),
+        (
+            "upstream.balance.zone.prefer",
+            balance.zone.prefer.to_string(),
+        ),
+        (
+            "upstream.balance.zone.failover",
+            format!("{:?}", balance.zone.failover),
+        ),
+        (
+            "upstream.balance.zone.spill_below",
+            balance.zone.spill_below.to_string(),
+        ),
+        ("upstream.retry.attempts", retry.attempts.to_string()),
+        ("upstream.retry.on", format!("{conditions:?}")),
+        ("upstream.retry.methods", format!("{:?}", retry.methods)),
+        (
+            "upstream.retry.budget.percent",
+            retry.budget.percent.to_string(),
+        ),
+        (
+            "upstream.retry.budget.min_per_second",
+            retry.budget.min_per_second.to_string(),
+        ),
+        ("upstream.retry.backoff", time(retry.backoff)),
+        ("upstream.timeout.request", none(timeout.request.is_none())),
+        ("upstream.timeout.idle", none(timeout.idle.is_none())),
+        ("upstream.timeout.per_try", none(timeout.per_try.is_none())),
+        (
+            "upstream.limits.connections",
+            none(call_limits.connections.is_none()),
+        ),
+        (
+            "upstream.limits.pending",
+            none(call_limits.pending.is_none()),
+        ),
+        (
+            "upstream.limits.concurrent",
+            none(call_limits.concurrent.is_none()),
+        ),
+        ("upstream.limits.rate", "none".to_owned()),
+        (
+            "upstream.outlier.consecutive",
+            outlier.consecutive.to_string(),
+        ),
+        ("upstream.outlier.answers", outlier.answers.to_string()),
+        (
+            "upstream.outlier.success_rate",
+            outlier.success_rate.to_string(),
+        ),
+        ("upstream.outlier.base", time(outlier.base)),
+        ("upstream.outlier.max_share", outlier.max_share.to_string()),
     ];
+    let rates = [
+        ("service.limits.rate", &service.limits.rate),
+        ("upstream.limits.rate", &call_limits.rate),
+    ];
+    let rates = rates.into_iter().flat_map(|(table, rate)| {
+        let rate = rate.as_ref().unwrap();
+        assert_eq!(rate.burst, rate.requests);
+        [
+            ("requests", required()),
+            ("per", time(rate.per)),
+            ("burst", none(true)),
+            ("key", none(rate.key.is_none())),
+        ]
+        .map(|(key, default)| (format!("{table}.{key}"), default))
+    });
     defaults
         .into_iter()
         .map(|(key, default)| (key.to_owned(), default))
+        .chain(rates)
         .collect()
 }
 
@@ -134,8 +236,32 @@ fn no_key_is_forgotten() {
         ("service.", keys_of::<raw::Service>()),
         ("service.health.", keys_of::<raw::Health>()),
         ("upstream.", keys_of::<raw::Upstream>()),
+        ("service.limits.", keys_of::<raw::calls::ServiceLimits>()),
+        ("service.limits.rate.", keys_of::<raw::calls::Rate>()),
+        ("upstream.balance.", keys_of::<raw::calls::Balance>()),
+        ("upstream.balance.zone.", keys_of::<raw::calls::Zone>()),
+        ("upstream.retry.", keys_of::<raw::calls::Retry>()),
+        ("upstream.retry.budget.", keys_of::<raw::calls::Budget>()),
+        ("upstream.timeout.", keys_of::<raw::calls::Timeouts>()),
+        ("upstream.limits.", keys_of::<raw::calls::CallLimits>()),
+        ("upstream.limits.rate.", keys_of::<raw::calls::Rate>()),
+        ("upstream.outlier.", keys_of::<raw::calls::Outlier>()),
     ];
-    let tables = ["admin", "log", "limits", "service", "upstream"];
+    let tables = [
+        "admin",
+        "log",
+        "limits",
+        "service",
+        "service.limits",
+        "upstream",
+        "upstream.balance",
+        "upstream.balance.zone",
+        "upstream.retry",
+        "upstream.retry.budget",
+        "upstream.timeout",
+        "upstream.limits",
+        "upstream.outlier",
+    ];
     let keys = sections
         .iter()
         .flat_map(|(prefix, keys)| keys.iter().map(move |key| format!("{prefix}{key}")));

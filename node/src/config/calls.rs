@@ -1,0 +1,68 @@
+//! How calls to a service are made: balancing, retries, timeouts, limits, outliers. An upstream says it for all its calls,
+//! a route for those that it matches.
+
+mod balance;
+mod limits;
+mod retry;
+
+use toml::Spanned;
+
+use super::check::Checker;
+use super::raw::calls as raw;
+
+pub use balance::{Algorithm, Balance, Key, Outlier, Zone};
+pub use limits::{CallLimits, Rate, ServiceLimits, Timeouts};
+pub use retry::{Budget, Condition, Conditions, Retry};
+
+/// How calls are made, every part of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallSettings {
+    pub balance: Balance,
+    pub retry: Retry,
+    pub timeout: Timeouts,
+    pub limits: CallLimits,
+    pub outlier: Outlier,
+}
+
+/// The tables that somebody wrote; those that are missing are somebody else's to say. A table replaces the other one
+/// whole, so that what it means can be read in one place.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallOverrides {
+    pub balance: Option<Balance>,
+    pub retry: Option<Retry>,
+    pub timeout: Option<Timeouts>,
+    pub limits: Option<CallLimits>,
+    pub outlier: Option<Outlier>,
+}
+
+/// The tables as written.
+pub(super) struct Tables<'r> {
+    pub(super) balance: Option<&'r Spanned<raw::Balance>>,
+    pub(super) retry: Option<&'r Spanned<raw::Retry>>,
+    pub(super) timeout: Option<&'r Spanned<raw::Timeouts>>,
+    pub(super) limits: Option<&'r Spanned<raw::CallLimits>>,
+    pub(super) outlier: Option<&'r Spanned<raw::Outlier>>,
+}
+
+impl CallOverrides {
+    pub(super) fn check(tables: &Tables<'_>, checker: &mut Checker<'_>) -> Self {
+        Self {
+            balance: tables.balance.map(|raw| Balance::check(raw, checker)),
+            retry: tables.retry.map(|raw| Retry::check(raw, checker)),
+            timeout: tables.timeout.map(|raw| Timeouts::check(raw, checker)),
+            limits: tables.limits.map(|raw| CallLimits::check(raw, checker)),
+            outlier: tables.outlier.map(|raw| Outlier::check(raw, checker)),
+        }
+    }
+
+    /// These where they say something, else `base`.
+    pub fn over(&self, base: &CallSettings) -> CallSettings {
+        CallSettings {
+            balance: self.balance.clone().unwrap_or_else(|| base.balance.clone()),
+            retry: self.retry.clone().unwrap_or_else(|| base.retry.clone()),
+            timeout: self.timeout.unwrap_or(base.timeout),
+            limits: self.limits.clone().unwrap_or_else(|| base.limits.clone()),
+            outlier: self.outlier.unwrap_or(base.outlier),
+        }
+    }
+}
