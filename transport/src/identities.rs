@@ -1,10 +1,12 @@
 //! The identities that this agent holds, swapped whole at run time, and how TLS uses them.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use arc_swap::ArcSwap;
+use ::metrics::counter;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring::default_provider;
@@ -19,6 +21,7 @@ use tokio::sync::watch;
 use crate::endpoint::{Callee, any_node_name};
 use crate::identity::SpiffeId;
 use crate::metrics;
+use crate::revocation::Revocations;
 use crate::svid::{Refusal, Svid, TrustBundle};
 
 /// One consistent set: whom we trust, who this node is, which services it may speak for.
@@ -66,6 +69,56 @@ impl IdentitySet {
 pub struct Identities {
     current: ArcSwap<IdentitySet>,
     revision: watch::Sender<u64>,
+    refused: ArcSwapOption<RefusedByPeer>,
+}
+
+/// A peer did not accept a certificate of ours.
+#[derive(Debug, Clone)]
+pub struct RefusedByPeer {
+    /// What we proved, or tried to.
+    pub id: SpiffeId,
+    /// Who refused it.
+    pub by: SocketAddr,
+    /// What it said, which an alert of TLS tells coarsely.
+    pub why: WhyRefused,
+    /// When.
+    pub at: SystemTime,
+}
+
+/// What an alert of TLS says of a certificate (RFC 8446 §6.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhyRefused {
+    /// An operator revoked it, or its issuer.
+    Revoked,
+    /// It ended; or one of the two clocks is wrong.
+    Expired,
+    /// The peer belongs to another mesh, or its trust bundle is another.
+    UnknownIssuer,
+    /// Anything else.
+    Unacceptable,
+}
+
+impl WhyRefused {
+    /// The label in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+            Self::UnknownIssuer => "unknown_issuer",
+            Self::Unacceptable => "unacceptable",
+        }
+    }
+
+    /// Reads the alert that a peer closed with; alerts are error codes of QUIC from 0x100 on (RFC 9001 §4.8).
+    pub(crate) fn of_close(code: u64) -> Option<Self> {
+        match code.checked_sub(0x100)? {
+            44 => Some(Self::Revoked),
+            45 => Some(Self::Expired),
+            48 => Some(Self::UnknownIssuer),
+            42 | 43 | 46 | 49 => Some(Self::Unacceptable),
+            _ => None,
+        }
+    }
 }
 
 impl Identities {
@@ -74,6 +127,7 @@ impl Identities {
         Arc::new(Self {
             current: ArcSwap::from_pointee(set),
             revision: watch::Sender::new(0),
+            refused: ArcSwapOption::empty(),
         })
     }
 
@@ -82,10 +136,49 @@ impl Identities {
         self.current.load_full()
     }
 
-    /// Puts another set in force.
+    /// Puts another set in force. Who was revoked stays so.
     pub fn replace(&self, set: IdentitySet) {
-        self.current.store(Arc::new(set));
+        self.swap(|old| IdentitySet {
+            trust: set.trust.without(old.trust.revocations().clone()),
+            ..set.clone()
+        });
+    }
+
+    /// Puts another set of revocations in force. Connections of the revoked are closed at once.
+    pub fn revoke(&self, revocations: Revocations) {
+        let revocations = Arc::new(revocations);
+        self.swap(|old| IdentitySet {
+            trust: old.trust.without(revocations.clone()),
+            ..old.clone()
+        });
+    }
+
+    fn swap(&self, next: impl FnMut(&IdentitySet) -> IdentitySet) {
+        let mut next = next;
+        self.current.rcu(|old| next(old));
         self.revision.send_modify(|revision| *revision += 1);
+    }
+
+    /// A peer closed our connection because of our certificate.
+    pub(crate) fn refused(&self, refused: RefusedByPeer) {
+        counter!(metrics::REFUSED_BY_PEERS, "reason" => refused.why.as_str()).increment(1);
+        let before = self.refused.swap(Some(Arc::new(refused.clone())));
+        let is_news =
+            before.is_none_or(|before| (&before.id, before.why) != (&refused.id, refused.why));
+        if is_news {
+            tracing::error!(
+                identity = %refused.id, peer.addr = %refused.by, reason = refused.why.as_str(),
+                "a peer refuses this node's certificate"
+            );
+        }
+    }
+
+    /// The last time that a peer refused a certificate of ours. Kept until one that was issued later is in force.
+    pub fn refused_by_peer(&self) -> Option<Arc<RefusedByPeer>> {
+        let refused = self.refused.load_full()?;
+        let in_force = self.current();
+        let not_before = in_force.svid(&refused.id)?.leaf().not_before;
+        (not_before <= refused.at).then_some(refused)
     }
 
     /// How often the set was replaced.

@@ -12,15 +12,17 @@ pub mod join;
 pub mod messages;
 pub mod metrics;
 pub mod pool;
+pub mod revocation;
 pub mod session;
 pub mod svid;
 mod tuning;
 
 pub use endpoint::{BindError, Callee, DialError, Endpoint, Options};
-pub use identities::{Identities, IdentitySet};
+pub use identities::{Identities, IdentitySet, RefusedByPeer, WhyRefused};
 pub use identity::{IdentityError, IdentityKind, SpiffeId, TrustDomain};
 pub use messages::{Courier, MessageError, Parcel};
 pub use pool::Pool;
+pub use revocation::{KeyHash, Revocations};
 pub use session::{Protocol, Session};
 pub use svid::{Leaf, Refusal, Svid, SvidError, TrustBundle};
 

@@ -10,6 +10,8 @@ pub const HANDSHAKES_REFUSED: &str = "starling_handshakes_refused_total";
 pub const CONNECTIONS: &str = "starling_mesh_connections_total";
 /// Connections closed because a certificate ended or is no longer trusted, by `reason`.
 pub const CONNECTIONS_CUT: &str = "starling_mesh_connections_cut_total";
+/// Connections that a peer closed because of our certificate, by `reason`.
+pub const REFUSED_BY_PEERS: &str = "starling_refused_by_peers_total";
 /// Dials that failed, by `reason`.
 pub const DIALS_FAILED: &str = "starling_dials_failed_total";
 
@@ -33,6 +35,11 @@ pub fn describe() {
         CONNECTIONS_CUT,
         Unit::Count,
         "Connections closed because a certificate ended or lost its trust"
+    );
+    describe_counter!(
+        REFUSED_BY_PEERS,
+        Unit::Count,
+        "Connections that a peer closed because it does not accept this node's certificate, by reason"
     );
     describe_counter!(
         DIALS_FAILED,

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::endpoint::{now, peer_chain};
 use crate::h3::{Acceptor, Limits, StartError};
-use crate::identities::Identities;
+use crate::identities::{Identities, RefusedByPeer, WhyRefused};
 use crate::identity::SpiffeId;
 use crate::metrics;
 use crate::svid::Leaf;
@@ -159,7 +159,13 @@ async fn guard_validity(
         // Looked at again every minute at the most, so that a clock set forward is noticed too.
         let left = ends.duration_since(now()).unwrap_or_default();
         tokio::select! {
-            _ = conn.closed() => return,
+            error = conn.closed() => {
+                if let Some(why) = refused(&error) {
+                    let by = conn.remote_address();
+                    identities.refused(RefusedByPeer { id: local, by, why, at: now() });
+                }
+                return;
+            }
             () = tokio::time::sleep(left.min(CLOCK_LOOK)) => if ends <= now() { break "expired" },
             Some(()) = changed(&mut changes) => if !still_trusted(&conn, &local, &identities) { break "untrusted" },
         }
@@ -167,6 +173,16 @@ async fn guard_validity(
     tracing::info!(peer.addr = %conn.remote_address(), reason, "connection cut");
     counter!(metrics::CONNECTIONS_CUT, "reason" => reason).increment(1);
     conn.close(CLOSE_NO_ERROR.into(), b"");
+}
+
+/// Whether the peer closed because of our certificate. The client of a TLS 1.3 handshake learns of that only after it.
+fn refused(error: &quinn::ConnectionError) -> Option<WhyRefused> {
+    match error {
+        quinn::ConnectionError::ConnectionClosed(close) => {
+            WhyRefused::of_close(u64::from(close.error_code))
+        }
+        _ => None,
+    }
 }
 
 async fn changed(changes: &mut watch::Receiver<u64>) -> Option<()> {

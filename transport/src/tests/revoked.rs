@@ -1,0 +1,145 @@
+//! Who is refused, and cut off, although its certificate has not ended.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256,
+};
+use rustls_pki_types::CertificateDer;
+
+use super::{BUDGET, dial, pem_der};
+use crate::testing::Ca;
+use crate::{DialError, KeyHash, Refusal, Revocations, WhyRefused};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// In force from a minute after every certificate here began to be valid.
+fn identity(ca: &Ca, service: &str) -> Revocations {
+    let mut revocations = Revocations::default();
+    revocations.add_identity(ca.service(service), SystemTime::now() + MINUTE);
+    revocations
+}
+
+#[tokio::test]
+async fn live_connections_of_the_revoked_end_and_no_others() {
+    let ca = Ca::new();
+    let (a, b) = (
+        ca.endpoint("a", &["web", "shop"]),
+        ca.endpoint("b", &["orders"]),
+    );
+    let web = dial(&a.endpoint, &ca, "web", "orders", b.addr)
+        .await
+        .unwrap();
+    let shop = dial(&a.endpoint, &ca, "shop", "orders", b.addr)
+        .await
+        .unwrap();
+    b.identities.revoke(identity(&ca, "web"));
+    tokio::time::timeout(BUDGET, web.closed()).await.unwrap();
+    assert!(shop.is_open());
+}
+
+#[tokio::test]
+async fn the_revoked_come_back_only_with_a_certificate_issued_later() {
+    let ca = Ca::new();
+    let (a, b) = (ca.endpoint("a", &["web"]), ca.endpoint("b", &["orders"]));
+    b.identities.revoke(identity(&ca, "web"));
+    // TLS 1.3 lets the client finish before it is refused.
+    if let Ok(session) = dial(&a.endpoint, &ca, "web", "orders", b.addr).await {
+        tokio::time::timeout(BUDGET, session.closed())
+            .await
+            .unwrap();
+    }
+    let told = tokio::time::timeout(BUDGET, async {
+        loop {
+            if let Some(refused) = a.identities.refused_by_peer() {
+                return refused;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    let told = told.await.unwrap();
+    assert_eq!(
+        (told.why, &told.id),
+        (WhyRefused::Revoked, &ca.service("web"))
+    );
+
+    let mut past = Revocations::default();
+    past.add_identity(ca.service("web"), SystemTime::now() - 60 * MINUTE);
+    b.identities.revoke(past);
+    let session = dial(&a.endpoint, &ca, "web", "orders", b.addr)
+        .await
+        .unwrap();
+    let accepted = b.endpoint.accept().await.unwrap();
+    assert!(session.is_open() && accepted.is_open());
+}
+
+#[tokio::test]
+async fn a_revoked_callee_is_refused_by_its_callers() {
+    let ca = Ca::new();
+    let (a, b) = (ca.endpoint("a", &["web"]), ca.endpoint("b", &["orders"]));
+    let callee = b.identities.current();
+    let mut revocations = Revocations::default();
+    revocations.add_key(callee.service("orders").unwrap().leaf().key_hash);
+    a.identities.revoke(revocations);
+    assert!(matches!(
+        dial(&a.endpoint, &ca, "web", "orders", b.addr).await,
+        Err(DialError::WrongIdentity { .. })
+    ));
+    // New certificates of our own do not make us forget.
+    a.identities.replace(ca.set("a", &["web"]));
+    assert!(
+        dial(&a.endpoint, &ca, "web", "orders", b.addr)
+            .await
+            .is_err()
+    );
+}
+
+#[test]
+fn a_revoked_issuer_vouches_for_nobody() {
+    let ca = Ca::new();
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    let mut params = CertificateParams::new(vec![]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "test issuer");
+    let intermediate = ca.sign_with(params.clone(), &key);
+    let leaf_key = KeyPair::generate().unwrap();
+    let leaf = ca
+        .params(&[ca.service("web").as_str()])
+        .signed_by(&leaf_key, &Issuer::new(params, key))
+        .unwrap();
+    let chain = [
+        leaf.der().clone(),
+        CertificateDer::from(pem_der(&intermediate)),
+    ];
+    let now = SystemTime::now();
+    assert!(ca.bundle().verify(&chain, now).is_ok());
+
+    let mut revocations = Revocations::default();
+    revocations.add_key(KeyHash::of_certificate(&chain[1]).unwrap());
+    let trust = ca.bundle().without(Arc::new(revocations));
+    assert_eq!(trust.verify(&chain, now), Err(Refusal::RevokedIssuer));
+    // Without it there is no path.
+    assert_eq!(trust.verify(&chain[..1], now), Err(Refusal::UnknownIssuer));
+}
+
+#[test]
+fn the_later_of_two_revocations_counts() {
+    let ca = Ca::new();
+    let leaf = ca.svid(&ca.service("web")).leaf().clone();
+    let (before, after) = (leaf.not_before - MINUTE, leaf.not_before + MINUTE);
+    for times in [[before, after], [after, before]] {
+        let mut revocations = Revocations::default();
+        for time in times {
+            revocations.add_identity(ca.service("web"), time);
+        }
+        assert!(revocations.has_leaf(&leaf));
+    }
+    let mut revocations = Revocations::default();
+    revocations.add_identity(ca.service("web"), before);
+    assert!(!revocations.has_leaf(&leaf));
+}
