@@ -1,8 +1,8 @@
 //! Who is no longer trusted although its certificate has not ended.
 //!
 //! Judged wherever a chain is judged: handshakes both ways, live connections whenever the set changes, and the records of
-//! gossip. Certificates are told apart by identity and public key, never by their own hash: an ECDSA signature can be
-//! written in two ways, so one certificate has several hashes.
+//! gossip. Certificates are told apart by what they say and by public key, never by their own hash: an ECDSA signature can
+//! be written in two ways, so one certificate has several hashes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,7 +14,7 @@ use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::identity::SpiffeId;
-use crate::svid::{Leaf, Refusal};
+use crate::svid::{Leaf, Refusal, common_name, system_time};
 
 /// SHA-256 of a public key as it stands in certificates (DER `SubjectPublicKeyInfo`). Written `sha256:` and 64 hex
 /// digits, as `openssl pkey -pubin -outform der | sha256sum` gives them.
@@ -29,8 +29,21 @@ pub struct KeyHashError;
 /// A set of revocations. Replaced whole, see [`Identities::revoke`](crate::Identities::revoke).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Revocations {
-    identities: BTreeMap<SpiffeId, SystemTime>,
+    certificates: BTreeMap<Revoked, SystemTime>,
     keys: BTreeSet<KeyHash>,
+}
+
+/// Which certificates. All of them but those that were issued later, after the host was set up anew.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Revoked {
+    /// Those of an identity, on all hosts.
+    Identity(SpiffeId),
+    /// Those issued to a host: of its node and of the services on it.
+    Host(String),
+    /// Those of an identity that were issued to one host.
+    IdentityOn(SpiffeId, String),
+    /// Those that the issuer on a host vouches for.
+    Issuer(String),
 }
 
 impl KeyHash {
@@ -83,30 +96,41 @@ impl Revocations {
         self.keys.insert(key);
     }
 
-    /// Revokes the certificates of `id` that became valid before `issued_before`: what is issued later, after the host was
-    /// set up anew, is good again. Of two times the later one counts.
-    pub fn add_identity(&mut self, id: SpiffeId, issued_before: SystemTime) {
-        let until = self.identities.entry(id).or_insert(issued_before);
+    /// Revokes certificates that became valid before `issued_before`. Of two times the later one counts.
+    pub fn add(&mut self, what: Revoked, issued_before: SystemTime) {
+        let until = self.certificates.entry(what).or_insert(issued_before);
         *until = (*until).max(issued_before);
     }
 
     /// Whether nothing is revoked.
     pub fn is_empty(&self) -> bool {
-        self.identities.is_empty() && self.keys.is_empty()
+        self.certificates.is_empty() && self.keys.is_empty()
     }
 
     /// Whether this very leaf is revoked, whoever vouches for it.
     pub fn has_leaf(&self, leaf: &Leaf) -> bool {
+        let id = || leaf.id.clone();
+        let here = |host: &String| {
+            self.has(Revoked::Host(host.clone()), leaf.not_before)
+                || self.has(Revoked::IdentityOn(id(), host.clone()), leaf.not_before)
+        };
         self.keys.contains(&leaf.key_hash)
-            || self
-                .identities
-                .get(&leaf.id)
-                .is_some_and(|before| leaf.not_before < *before)
+            || self.has(Revoked::Identity(id()), leaf.not_before)
+            || leaf.host.as_ref().is_some_and(here)
     }
 
-    /// Whether the key is revoked.
-    pub fn has_key(&self, key: &KeyHash) -> bool {
-        self.keys.contains(key)
+    fn has(&self, what: Revoked, not_before: SystemTime) -> bool {
+        let until = self.certificates.get(&what);
+        until.is_some_and(|before| not_before < *before)
+    }
+
+    /// Whether nobody may vouch with this intermediate, a certificate in DER.
+    fn has_issuer(&self, der: &[u8]) -> Result<bool, Refusal> {
+        let (_, cert) = X509Certificate::from_der(der).map_err(|_detail| Refusal::BadEncoding)?;
+        let host = common_name(&cert).and_then(|name| issuer_host(&name).map(str::to_owned));
+        let not_before = system_time(cert.validity().not_before.timestamp());
+        Ok(self.keys.contains(&KeyHash::of(cert.public_key().raw))
+            || host.is_some_and(|host| self.has(Revoked::Issuer(host), not_before)))
     }
 
     /// Refuses a revoked leaf, and one that shows a revoked intermediate. An intermediate that is not shown cannot vouch.
@@ -122,13 +146,25 @@ impl Revocations {
             return Err(Refusal::Revoked);
         }
         for cert in intermediates {
-            if self.has_key(&KeyHash::of_certificate(cert)?) {
+            if self.has_issuer(cert)? {
                 return Err(Refusal::RevokedIssuer);
             }
         }
         Ok(())
     }
 }
+
+/// The common name of the intermediate of the issuer on `host`. The mark tells it from its successors.
+pub fn issuer_name(host: &str, mark: u32) -> String {
+    format!("{ISSUER}{host} {mark:08x}")
+}
+
+fn issuer_host(common_name: &str) -> Option<&str> {
+    let (host, _mark) = common_name.strip_prefix(ISSUER)?.rsplit_once(' ')?;
+    Some(host)
+}
+
+const ISSUER: &str = "starling issuer ";
 
 #[cfg(test)]
 mod tests {
@@ -147,6 +183,12 @@ mod tests {
         fn any_other_text_is_refused(text in "(sha256:)?[0-9a-fg ]{0,70}") {
             let good = text.len() == 71 && text.starts_with("sha256:") && text[7..].bytes().all(|b| b.is_ascii_hexdigit());
             prop_assert_eq!(text.parse::<KeyHash>().is_ok(), good);
+        }
+
+        #[test]
+        fn an_issuer_s_name_says_its_host(host in "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", mark in any::<u32>()) {
+            let name = issuer_name(&host, mark);
+            prop_assert_eq!(issuer_host(&name), Some(host.as_str()));
         }
     }
 }

@@ -96,6 +96,9 @@ impl fmt::Debug for Svid {
 pub struct Leaf {
     /// The one URI SAN.
     pub id: SpiffeId,
+    /// The host that it was issued to: the name of a node, or the common name of a service's certificate. Never proof of
+    /// anything, only for revoking all that a host holds; certificates that another CA makes may say nothing.
+    pub host: Option<String>,
     /// Start of validity.
     pub not_before: SystemTime,
     /// End of validity.
@@ -119,8 +122,13 @@ impl Leaf {
         check_usage(&cert)?;
         let id = SpiffeId::parse(single_uri(&cert)?).map_err(|_detail| Refusal::NotSpiffe)?;
         let validity = cert.validity();
+        let host = id
+            .node_name()
+            .map(str::to_owned)
+            .or_else(|| common_name(&cert));
         Ok(Self {
             id,
+            host,
             not_before: system_time(validity.not_before.timestamp()),
             not_after: system_time(validity.not_after.timestamp()),
             serial: cert.raw_serial().to_vec(),
@@ -460,7 +468,16 @@ fn single_uri<'a>(cert: &'a X509Certificate<'_>) -> Result<&'a str, Refusal> {
     }
 }
 
-fn system_time(unix_s: i64) -> SystemTime {
+/// The common name in the subject, if there is just one.
+pub(crate) fn common_name(cert: &X509Certificate<'_>) -> Option<String> {
+    let mut names = cert.subject().iter_common_name();
+    let (name, None) = (names.next()?, names.next()) else {
+        return None;
+    };
+    name.as_str().ok().map(str::to_owned)
+}
+
+pub(crate) fn system_time(unix_s: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::try_from(unix_s).unwrap_or(0))
 }
 

@@ -4,21 +4,24 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
 };
 use rustls_pki_types::CertificateDer;
 
 use super::{BUDGET, dial, pem_der};
 use crate::testing::Ca;
-use crate::{DialError, KeyHash, Refusal, Revocations, WhyRefused};
+use crate::{DialError, KeyHash, Refusal, Revocations, Revoked, Svid, WhyRefused, issuer_name};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// In force from a minute after every certificate here began to be valid.
 fn identity(ca: &Ca, service: &str) -> Revocations {
     let mut revocations = Revocations::default();
-    revocations.add_identity(ca.service(service), SystemTime::now() + MINUTE);
+    revocations.add(
+        Revoked::Identity(ca.service(service)),
+        SystemTime::now() + MINUTE,
+    );
     revocations
 }
 
@@ -66,7 +69,10 @@ async fn the_revoked_come_back_only_with_a_certificate_issued_later() {
     );
 
     let mut past = Revocations::default();
-    past.add_identity(ca.service("web"), SystemTime::now() - 60 * MINUTE);
+    past.add(
+        Revoked::Identity(ca.service("web")),
+        SystemTime::now() - 60 * MINUTE,
+    );
     b.identities.revoke(past);
     let session = dial(&a.endpoint, &ca, "web", "orders", b.addr)
         .await
@@ -105,7 +111,7 @@ fn a_revoked_issuer_vouches_for_nobody() {
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     params
         .distinguished_name
-        .push(DnType::CommonName, "test issuer");
+        .push(DnType::CommonName, issuer_name("n3", 7));
     let intermediate = ca.sign_with(params.clone(), &key);
     let leaf_key = KeyPair::generate().unwrap();
     let leaf = ca
@@ -119,12 +125,46 @@ fn a_revoked_issuer_vouches_for_nobody() {
     let now = SystemTime::now();
     assert!(ca.bundle().verify(&chain, now).is_ok());
 
-    let mut revocations = Revocations::default();
-    revocations.add_key(KeyHash::of_certificate(&chain[1]).unwrap());
-    let trust = ca.bundle().without(Arc::new(revocations));
-    assert_eq!(trust.verify(&chain, now), Err(Refusal::RevokedIssuer));
-    // Without it there is no path.
-    assert_eq!(trust.verify(&chain[..1], now), Err(Refusal::UnknownIssuer));
+    let mut by_key = Revocations::default();
+    by_key.add_key(KeyHash::of_certificate(&chain[1]).unwrap());
+    let mut by_host = Revocations::default();
+    // rcgen's certificates are valid from 1975 on.
+    by_host.add(Revoked::Issuer("n3".into()), now);
+    for revocations in [by_key, by_host] {
+        let trust = ca.bundle().without(Arc::new(revocations));
+        assert_eq!(trust.verify(&chain, now), Err(Refusal::RevokedIssuer));
+        // Without it there is no path.
+        assert_eq!(trust.verify(&chain[..1], now), Err(Refusal::UnknownIssuer));
+    }
+    let mut another = Revocations::default();
+    another.add(Revoked::Issuer("n".into()), now);
+    another.add(Revoked::Issuer("n3".into()), SystemTime::UNIX_EPOCH);
+    let trust = ca.bundle().without(Arc::new(another));
+    assert!(trust.verify(&chain, now).is_ok());
+}
+
+#[test]
+fn what_a_host_holds_is_revoked_there_only() {
+    let ca = Ca::new();
+    let on = |host: &str, service: &str| {
+        let mut params = ca.params(&[ca.service(service).as_str()]);
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, host);
+        let (chain, key) = ca.sign(params);
+        let svid = Svid::from_pem(chain.as_bytes(), key.as_bytes());
+        svid.unwrap().leaf().clone()
+    };
+    let later = SystemTime::now() + MINUTE;
+    let node = ca.svid(&ca.node("n3")).leaf().clone();
+    let mut host = Revocations::default();
+    host.add(Revoked::Host("n3".into()), later);
+    assert!(host.has_leaf(&node) && host.has_leaf(&on("n3", "web")));
+    assert!(!host.has_leaf(&on("n2", "web")) && !host.has_leaf(&on("n33", "web")));
+    let mut held = Revocations::default();
+    held.add(Revoked::IdentityOn(ca.service("web"), "n3".into()), later);
+    assert!(held.has_leaf(&on("n3", "web")));
+    assert!(!held.has_leaf(&on("n3", "shop")) && !held.has_leaf(&on("n2", "web")));
+    assert!(!held.has_leaf(&node));
 }
 
 #[test]
@@ -135,11 +175,11 @@ fn the_later_of_two_revocations_counts() {
     for times in [[before, after], [after, before]] {
         let mut revocations = Revocations::default();
         for time in times {
-            revocations.add_identity(ca.service("web"), time);
+            revocations.add(Revoked::Identity(ca.service("web")), time);
         }
         assert!(revocations.has_leaf(&leaf));
     }
     let mut revocations = Revocations::default();
-    revocations.add_identity(ca.service("web"), before);
+    revocations.add(Revoked::Identity(ca.service("web")), before);
     assert!(!revocations.has_leaf(&leaf));
 }
