@@ -114,9 +114,14 @@ impl Revocations {
             self.has(Revoked::Host(host.clone()), leaf.not_before)
                 || self.has(Revoked::IdentityOn(id(), host.clone()), leaf.not_before)
         };
-        self.keys.contains(&leaf.key_hash)
+        self.has_key(&leaf.key_hash)
             || self.has(Revoked::Identity(id()), leaf.not_before)
             || leaf.host.as_ref().is_some_and(here)
+    }
+
+    /// Whether the key is revoked.
+    pub fn has_key(&self, key: &KeyHash) -> bool {
+        self.keys.contains(key)
     }
 
     fn has(&self, what: Revoked, not_before: SystemTime) -> bool {
@@ -129,7 +134,7 @@ impl Revocations {
         let (_, cert) = X509Certificate::from_der(der).map_err(|_detail| Refusal::BadEncoding)?;
         let host = common_name(&cert).and_then(|name| issuer_host(&name).map(str::to_owned));
         let not_before = system_time(cert.validity().not_before.timestamp());
-        Ok(self.keys.contains(&KeyHash::of(cert.public_key().raw))
+        Ok(self.has_key(&KeyHash::of(cert.public_key().raw))
             || host.is_some_and(|host| self.has(Revoked::Issuer(host), not_before)))
     }
 
