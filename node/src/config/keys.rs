@@ -62,7 +62,7 @@ struct Section {
     title: &'static str,
     keys: fn() -> &'static [&'static str],
     /// Tables within it.
-    tables: &'static [&'static Section],
+    tables: &'static [&'static Self],
 }
 
 const FILE: Section = Section {
