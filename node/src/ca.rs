@@ -8,14 +8,18 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
 use starling_gossip::{NodeName, ServiceName};
-use starling_transport::{SpiffeId, Svid, TrustBundle, TrustDomain};
+use starling_transport::{Leaf, SpiffeId, Svid, TrustBundle, TrustDomain};
 
 use crate::state::{NODE_CHAIN, NODE_KEY, StateDir, TRUST, service_files};
 
 mod error;
+mod request;
 mod template;
 
 pub use error::CaError;
+#[doc(hidden)]
+pub use request::fuzz as fuzz_request;
+pub use request::{Asking, RequestError};
 
 /// A CA that can issue: the intermediate with its key, and the roots to check against.
 pub struct Authority {
@@ -23,6 +27,7 @@ pub struct Authority {
     trust_pem: String,
     trust: TrustBundle,
     intermediate_pem: String,
+    intermediate_der: Vec<u8>,
     not_after: SystemTime,
     issuer: Issuer<'static, KeyPair>,
 }
@@ -37,7 +42,11 @@ pub struct Issued {
 impl Authority {
     /// Makes a root and an intermediate in `state`. Refuses when there is a CA or the identity of an existing mesh, as
     /// replacing either would cut this host off from the others.
-    pub fn init(state: &StateDir, trust_domain: &TrustDomain) -> Result<Self, CaError> {
+    pub fn init(
+        state: &StateDir,
+        trust_domain: &TrustDomain,
+        node: &NodeName,
+    ) -> Result<Self, CaError> {
         for name in [
             ROOT_CERT,
             ROOT_KEY,
@@ -58,7 +67,7 @@ impl Authority {
         let root_pem = root.self_signed(&root_key)?.pem();
         let root_key_pem = root_key.serialize_pem();
         let key = new_key()?;
-        let intermediate = template::intermediate(trust_domain, now)?;
+        let intermediate = template::intermediate(trust_domain, node, now)?;
         let intermediate_pem = intermediate
             .signed_by(&key, &Issuer::new(root, root_key))?
             .pem();
@@ -70,6 +79,36 @@ impl Authority {
         state.write(INTERMEDIATE_CERT, intermediate_pem.as_bytes())?;
         state.write(TRUST, root_pem.as_bytes())?;
         Self::load(state)
+    }
+
+    /// Makes an intermediate for the issuer that `node` is to be, with the root key in `state`, and writes it to `out`
+    /// beside what it is checked against. An intermediate that is there is replaced.
+    pub fn add_issuer(state: &StateDir, out: &StateDir, node: &NodeName) -> Result<Self, CaError> {
+        if !state.exists(ROOT_KEY) {
+            return Err(CaError::NoRootKey {
+                path: state.path().join(ROOT_KEY),
+            });
+        }
+        let root_pem = text(state, ROOT_CERT, state.read(ROOT_CERT)?)?;
+        let root_key = KeyPair::from_pem(&text(state, ROOT_KEY, state.read_secret(ROOT_KEY)?)?)?;
+        let (trust_domain, _) =
+            template::read(&root_pem).ok_or_else(|| CaError::NotAnIntermediate {
+                path: state.path().join(ROOT_CERT),
+            })?;
+        let trust_pem = state.read(TRUST)?;
+        let key = new_key()?;
+        let pem = template::intermediate(&trust_domain, node, SystemTime::now())?
+            .signed_by(&key, &Issuer::from_ca_cert_pem(&root_pem, root_key)?)?
+            .pem();
+        // The agent of that host may look while they are copied: a key without its certificate is not taken up.
+        out.write(INTERMEDIATE_KEY, key.serialize_pem().as_bytes())?;
+        out.write(INTERMEDIATE_CERT, pem.as_bytes())?;
+        out.write(ROOT_CERT, root_pem.as_bytes())?;
+        out.write(TRUST, &trust_pem)?;
+        let authority = Self::load(out)?;
+        let probe = SpiffeId::node(&trust_domain, node.as_str()).map_err(CaError::Name)?;
+        authority.issue(&probe, LIFETIME)?;
+        Ok(authority)
     }
 
     /// Takes up the CA in `state`. The root's key is not needed.
@@ -96,12 +135,19 @@ impl Authority {
                 source,
             },
         )?;
+        let (_, parsed) =
+            x509_parser::pem::parse_x509_pem(intermediate_pem.as_bytes()).map_err(|_detail| {
+                CaError::NotAnIntermediate {
+                    path: state.path().join(INTERMEDIATE_CERT),
+                }
+            })?;
         let key = KeyPair::from_pem(&key_pem)?;
         let issuer = Issuer::from_ca_cert_pem(&intermediate_pem, key)?;
         Ok(Self {
             trust_domain,
             trust_pem,
             trust,
+            intermediate_der: parsed.contents,
             intermediate_pem,
             not_after,
             issuer,
@@ -114,23 +160,44 @@ impl Authority {
 
     /// Makes a key and an SVID for `id`. It ends with the intermediate at the latest.
     pub fn issue(&self, id: &SpiffeId, lifetime: Duration) -> Result<Issued, CaError> {
+        let asking = Asking::new(id)?;
+        let chain_pem = self.sign(id, &asking.request, lifetime)?;
+        let svid = Svid::from_pem(chain_pem.as_bytes(), asking.key_pem.as_bytes());
+        let svid = svid.map_err(CaError::Unusable)?;
+        Ok(Issued {
+            chain_pem,
+            key_pem: asking.key_pem,
+            not_after: svid.leaf().not_after,
+        })
+    }
+
+    /// Signs a request for a certificate of `id`; returns the chain, leaf first. What peers would refuse is not handed out.
+    pub fn sign(
+        &self,
+        id: &SpiffeId,
+        request: &[u8],
+        lifetime: Duration,
+    ) -> Result<String, CaError> {
         check_lifetime(lifetime)?;
         let now = SystemTime::now();
         let not_after = (now + lifetime).min(self.not_after);
-        let key = new_key()?;
+        let key = request::check(request, id).map_err(CaError::Request)?;
         let leaf = template::leaf(id, now, not_after)?.signed_by(&key, &self.issuer)?;
-        let chain_pem = leaf.pem() + &self.intermediate_pem;
-        let key_pem = key.serialize_pem();
-        let svid =
-            Svid::from_pem(chain_pem.as_bytes(), key_pem.as_bytes()).map_err(CaError::Unusable)?;
+        let chain = [leaf.der().to_vec(), self.intermediate_der.clone()];
         self.trust
-            .verify_der(&svid.chain(), now)
+            .verify_der(&chain, now)
             .map_err(CaError::Refused)?;
-        Ok(Issued {
-            chain_pem,
-            key_pem,
-            not_after,
-        })
+        Ok(leaf.pem() + &self.intermediate_pem)
+    }
+
+    /// The root that this issuer's certificates lead to, in DER: what a token pins.
+    pub fn root_of(&self, node: &Svid) -> Option<Vec<u8>> {
+        self.trust.root_of(&node.chain(), SystemTime::now())
+    }
+
+    /// When the intermediate ends.
+    pub fn not_after(&self) -> SystemTime {
+        self.not_after
     }
 
     /// Writes what a host needs into `out`: roots, its node's SVID and those of `services`. What is there is replaced
@@ -186,6 +253,14 @@ fn write_svid(out: &StateDir, chain: &str, key: &str, issued: &Issued) -> Result
     out.write(key, issued.key_pem.as_bytes())?;
     out.write(chain, issued.chain_pem.as_bytes())?;
     Ok(())
+}
+
+/// How long a certificate was made to live.
+pub fn lifetime(leaf: &Leaf) -> Duration {
+    let whole = leaf.not_after.duration_since(leaf.not_before);
+    whole
+        .unwrap_or_default()
+        .saturating_sub(template::BACKDATED)
 }
 
 /// A bundle for one host written over another's would make two hosts one node.

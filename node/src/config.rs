@@ -26,6 +26,7 @@ pub use calls::{
     Algorithm, Balance, Budget, CallLimits, CallOverrides, CallSettings, Condition, Conditions,
     Key, Outlier, Rate, Retry, ServiceLimits, Timeouts, Zone,
 };
+pub(crate) use check::is_host_port;
 pub use limits::Limits;
 pub use problems::{Problem, Problems};
 pub use service::{Health, HealthKind, HttpVersion, Protocol, Service};

@@ -4,6 +4,7 @@
 //! Read it like a request: [`outbound`] takes a local app's connection, [`balance`] picks an instance, the transport
 //! crate carries it, [`inbound`] on the other host judges the caller and hands it to the app.
 
+mod addresses;
 pub mod admin;
 pub mod agent;
 pub mod apps;
@@ -28,3 +29,4 @@ mod random;
 pub mod reason;
 pub mod state;
 pub mod telemetry;
+pub mod token;

@@ -5,6 +5,7 @@
 //! node.pem node.key              this node's chain (leaf first) and PKCS#8 key
 //! svc/<service>.pem .key         the same for each service this node may speak for
 //! ca/root.* ca/intermediate.*    on issuers only
+//! invites/                       on issuers only: open and ended invitations
 //! reset.key generation peers.cache
 //! ```
 //!
@@ -17,6 +18,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::ca::{INTERMEDIATE_CERT, INTERMEDIATE_KEY};
 use crate::random;
 
 mod error;
@@ -122,6 +124,56 @@ impl StateDir {
             let _ = fs::remove_file(&unfinished);
             StateError::io("write", &path, source)
         })
+    }
+
+    /// Makes a file that must not be there yet: of all who try at once exactly one gets `true`. Durable when it returns.
+    pub fn create_new(&self, name: &str, bytes: &[u8]) -> Result<bool, StateError> {
+        let path = self.path.join(name);
+        let parent = path.parent().unwrap_or(&self.path);
+        let unfinished = unfinished_name(&path);
+        // Linked once it is whole: a reader never sees a file that is there but empty.
+        let made = write_synced(&unfinished, bytes)
+            .and_then(|()| match fs::hard_link(&unfinished, &path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+                linked => linked.map(|()| true),
+            })
+            .and_then(|is_new| File::open(parent)?.sync_all().map(|()| is_new));
+        // Best effort: the name is hidden and holds nothing that counts.
+        let _ = fs::remove_file(&unfinished);
+        made.map_err(|source| StateError::io("write", &path, source))
+    }
+
+    /// Removes a file; that it is not there is no error.
+    pub fn remove(&self, name: &str) -> Result<(), StateError> {
+        let path = self.path.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StateError::io("remove", &path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a directory in here, closed to others, unless it is there.
+    pub fn make_directory(&self, name: &str) -> Result<(), StateError> {
+        let path = self.path.join(name);
+        make_directory(&path)?;
+        check_directory(&path, self.owner)
+    }
+
+    /// Names of the files in a directory in here, but hidden ones; none if it is not there.
+    pub fn list(&self, name: &str) -> Vec<String> {
+        let paths = fingerprint::entries(&self.path.join(name));
+        let names = paths
+            .iter()
+            .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()));
+        names.collect()
+    }
+
+    /// The same for the CA's files: what they look like now.
+    pub fn authority_fingerprint(&self) -> Fingerprint {
+        let files = [INTERMEDIATE_CERT, INTERMEDIATE_KEY, TRUST];
+        Fingerprint::of(files.map(|name| self.path.join(name)))
     }
 
     /// What the identity files look like now. Cheap; equal as long as nobody touched them, so that polling it tells when

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use starling_gossip::{Caps, Local, LocalService, ServiceName, State};
 use starling_transport::Identities;
-use tokio::net::{UdpSocket, lookup_host};
 
+use crate::addresses;
 use crate::config::{Config, Service};
 use crate::mesh::SvidSigner;
 
@@ -114,31 +114,14 @@ pub(super) async fn address(config: &Config, bound: SocketAddr) -> SocketAddr {
         return bound;
     }
     for seed in &config.seeds {
-        if let Some(ip) = route_to(seed).await {
+        if let Some(ip) = addresses::route_to(seed).await {
             return SocketAddr::new(ip, bound.port());
         }
     }
-    let ip = route_to(ANYWHERE)
-        .await
-        .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    if config.advertise.is_none() && ip.is_loopback() {
+    let found = addresses::of_this_host().await;
+    let ip = found.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    if ip.is_loopback() {
         tracing::warn!(%ip, "no address of this host is known to others; set `advertise`");
     }
     SocketAddr::new(ip, bound.port())
 }
-
-/// The local address that packets to `host:port` would carry. Nothing is sent.
-async fn route_to(host: &str) -> Option<IpAddr> {
-    let to = lookup_host(host).await.ok()?.next()?;
-    let from: IpAddr = if to.is_ipv4() {
-        Ipv4Addr::UNSPECIFIED.into()
-    } else {
-        std::net::Ipv6Addr::UNSPECIFIED.into()
-    };
-    let socket = UdpSocket::bind((from, 0)).await.ok()?;
-    socket.connect(to).await.ok()?;
-    Some(socket.local_addr().ok()?.ip())
-}
-
-/// An address for documentation (RFC 5737): its route is the default route.
-const ANYWHERE: &str = "192.0.2.1:9";

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use starling_transport::{IdentityError, Refusal, SpiffeId, SvidError};
 
+use super::RequestError;
 use crate::state::StateError;
 
 /// Files written before the error stay; asking again replaces them.
@@ -33,6 +34,10 @@ pub enum CaError {
     },
     #[error("a lifetime of {} is not between 1 second and 365 days", humantime::format_duration(*lifetime))]
     Lifetime { lifetime: Duration },
+    #[error("{} is not here", path.display())]
+    NoRootKey { path: PathBuf },
+    #[error("the request is not signed")]
+    Request(#[source] RequestError),
     #[error("not a name")]
     Name(#[source] IdentityError),
     /// The intermediate does not belong to its key or to the roots, or has ended.
@@ -57,6 +62,11 @@ impl CaError {
             }
             Self::NoAuthority { .. } => {
                 "run this on the host where `starling init` was run, or name its state directory with --state".to_owned()
+            }
+            Self::NoRootKey { .. } => {
+                "only the root key makes issuers; run this where it is kept, with --state of that place. \
+                 Everything else works without it"
+                    .to_owned()
             }
             Self::OtherNode { .. } => "choose another --out: two hosts must not be one node".to_owned(),
             Self::Refused(_) => {

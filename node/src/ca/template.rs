@@ -6,6 +6,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyUsagePurpose, SanType, SerialNumber,
 };
+use starling_gossip::NodeName;
 use starling_transport::{SpiffeId, TrustDomain};
 use time::OffsetDateTime;
 use x509_parser::extensions::GeneralName;
@@ -22,15 +23,16 @@ pub(super) fn root(
     authority(trust_domain, now, "starling root", ROOT_LIFETIME, 1)
 }
 
-/// An issuer: signs leaves only.
+/// The issuer `node`: signs leaves only.
 pub(super) fn intermediate(
     trust_domain: &TrustDomain,
+    node: &NodeName,
     now: SystemTime,
 ) -> Result<CertificateParams, CaError> {
     authority(
         trust_domain,
         now,
-        "starling issuer",
+        &format!("starling issuer {node}"),
         INTERMEDIATE_LIFETIME,
         0,
     )
@@ -115,4 +117,4 @@ const ROOT_LIFETIME: Duration = Duration::from_secs(3652 * DAY.as_secs());
 const INTERMEDIATE_LIFETIME: Duration = Duration::from_secs(365 * DAY.as_secs());
 
 /// Hosts whose clocks are behind by less than this accept a new certificate at once.
-const BACKDATED: Duration = Duration::from_secs(5 * 60);
+pub(super) const BACKDATED: Duration = Duration::from_secs(5 * 60);

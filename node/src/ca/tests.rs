@@ -7,7 +7,7 @@ use super::*;
 fn mesh() -> (tempfile::TempDir, StateDir, Authority) {
     let dir = tempfile::tempdir().unwrap();
     let state = StateDir::create(&dir.path().join("state")).unwrap();
-    let authority = Authority::init(&state, &domain()).unwrap();
+    let authority = Authority::init(&state, &domain(), &node("n1")).unwrap();
     (dir, state, authority)
 }
 
@@ -74,7 +74,7 @@ fn two_meshes_do_not_trust_each_other() {
 fn init_does_not_replace_what_is_there() {
     let (_dir, state, _) = mesh();
     let before = state.read(ROOT_CERT).unwrap();
-    let error = Authority::init(&state, &domain()).unwrap_err();
+    let error = Authority::init(&state, &domain(), &node("n1")).unwrap_err();
     assert!(matches!(error, CaError::Exists { .. }), "{error}");
     assert_eq!(state.read(ROOT_CERT).unwrap(), before);
 }
@@ -87,7 +87,7 @@ fn init_does_not_replace_a_joined_host() {
         .write_bundle(&out, &node("n2"), &[], LIFETIME)
         .unwrap();
     assert!(matches!(
-        Authority::init(&out, &domain()),
+        Authority::init(&out, &domain(), &node("n1")),
         Err(CaError::Exists { .. })
     ));
 }

@@ -38,7 +38,7 @@ impl Init {
         let node = self.node.map_or_else(node_from_host_name, Ok)?;
         crate::ca::check_lifetime(self.lifetime)?;
         let state = StateDir::create(&self.state)?;
-        let authority = Authority::init(&state, &self.trust_domain)?;
+        let authority = Authority::init(&state, &self.trust_domain, &node)?;
         authority.write_bundle(&state, &node, &self.services, self.lifetime)?;
         let dir = state.path().display();
         out::say(&format!(

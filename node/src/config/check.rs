@@ -233,7 +233,7 @@ impl<'t> Checker<'t> {
 }
 
 /// Whether `text` is `host:port` with a host that could be looked up and a port that could be dialled.
-pub(super) fn is_host_port(text: &str) -> bool {
+pub(crate) fn is_host_port(text: &str) -> bool {
     if let Ok(address) = SocketAddr::from_str(text) {
         return address.port() != 0 && !address.ip().is_unspecified();
     }

@@ -28,7 +28,7 @@ impl Ca {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::create(&dir.path().join("state")).unwrap();
         let domain = TrustDomain::parse("test.example").unwrap();
-        let authority = Authority::init(&state, &domain).unwrap();
+        let authority = Authority::init(&state, &domain, &NodeName::parse("n1").unwrap()).unwrap();
         let trust = TrustBundle::from_pem(domain.clone(), &state.read(TRUST).unwrap()).unwrap();
         Self(authority, trust, domain)
     }

@@ -113,7 +113,11 @@ impl Plan {
             let state = StateDir::create(&node.state())?;
             let authority = match &mut authority {
                 Some(authority) => authority,
-                none => none.insert(Authority::init(&state, &trust_domain)?),
+                none => none.insert(Authority::init(
+                    &state,
+                    &trust_domain,
+                    &NodeName::parse(node.name)?,
+                )?),
             };
             let services = node
                 .identities

@@ -27,7 +27,7 @@ impl Loopback {
         let parent = tempfile::tempdir().unwrap();
         let state = StateDir::create(&parent.path().join("state")).unwrap();
         let trust_domain = TrustDomain::parse("test.example").unwrap();
-        let authority = Authority::init(&state, &trust_domain).unwrap();
+        let authority = Authority::init(&state, &trust_domain, &"n1".parse().unwrap()).unwrap();
         let trust =
             TrustBundle::from_pem(trust_domain.clone(), &state.read(TRUST).unwrap()).unwrap();
         Self {

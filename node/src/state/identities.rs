@@ -80,8 +80,12 @@ mod tests {
 
     fn issuer(parent: &Path, name: &str) -> (StateDir, Authority) {
         let state = StateDir::create(&parent.join(name)).unwrap();
-        let authority =
-            Authority::init(&state, &TrustDomain::parse("example.org").unwrap()).unwrap();
+        let authority = Authority::init(
+            &state,
+            &TrustDomain::parse("example.org").unwrap(),
+            &NodeName::parse("n1").unwrap(),
+        )
+        .unwrap();
         (state, authority)
     }
 
