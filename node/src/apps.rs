@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::uri::{Authority, Scheme, Uri};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -59,14 +59,19 @@ impl Apps {
         };
         head.uri = at(service.address, &head.uri)?;
         let sent = client.request(Request::from_parts(head, body)).await;
-        sent.map_err(|error| {
+        let response = sent.map_err(|error| {
             tracing::debug!(service = %service.name, %error, "the app did not answer");
             if error.is_connect() {
                 Reason::AppUnreachable
             } else {
                 Reason::AppBroken
             }
-        })
+        })?;
+        // Nobody asked for another protocol here; hyper gives such a connection up.
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Reason::AppBroken);
+        }
+        Ok(response)
     }
 }
 

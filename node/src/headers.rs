@@ -8,9 +8,12 @@
 //!   (`starling_caller`, `Starling.Caller`) count as the same. The callee's app gets `starling-caller` from its own agent.
 //! - `forwarded` and `x-forwarded-*` pass untouched, as does `via`: they tell of addresses, not of mesh identities, and
 //!   an app that is an edge proxy needs them to reach the apps behind it. The mesh adds none.
+//! - `upgrade` ends here too, but one that the mesh carries (`crate::upgrade`) is put back for the next hop.
 //! - `starling-hops` is the one exception: it only ever counts up, and stops requests that go round in circles.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, SEC_WEBSOCKET_KEY, TE, TRANSFER_ENCODING, UPGRADE,
+};
 use http::request;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
@@ -23,7 +26,8 @@ pub const CALLER: HeaderName = HeaderName::from_static("starling-caller");
 /// How many times a request went through a caller's agent.
 pub const HOPS: HeaderName = HeaderName::from_static("starling-hops");
 
-/// Caller's agent: turns an app's request into one for the mesh, with its authority in the URI and nowhere else.
+/// Caller's agent: turns an app's request into one for the mesh, with its authority in the URI and nowhere else. The field
+/// `upgrade` is left only if the request asks for an upgrade that the mesh carries.
 /// `service` stands in for the host that HTTP/1.0 may leave out.
 pub fn request_from_app(head: &mut request::Parts, service: &str) -> Result<TraceId, Reason> {
     if head.method == Method::CONNECT {
@@ -38,17 +42,25 @@ pub fn request_from_app(head: &mut request::Parts, service: &str) -> Result<Trac
     if hops > HOPS_MAX {
         return Err(Reason::Loop);
     }
+    let upgrade = upgrade(head);
     clean_request(&mut head.headers, hops);
+    if let Some(protocol) = upgrade {
+        head.headers.insert(UPGRADE, protocol);
+    }
     set_uri(head, Some((Scheme::HTTPS, authority)))?;
     Ok(trace::ensure(&mut head.headers, &mut fastrand::Rng::new()))
 }
 
 /// Callee's agent: turns a peer's request into one for the app, and tells the app who called. `caller` is the
-/// identity that the peer's certificate proved.
+/// identity that the peer's certificate proved. The field `upgrade` stays: peers cannot send it but by asking for one.
 pub fn request_from_peer(head: &mut request::Parts, caller: &str) -> Result<TraceId, Reason> {
     let authority = authority(head)?.ok_or(Reason::BadRequest)?;
     let hops = hops(&head.headers).min(HOPS_MAX);
+    let upgrade = head.headers.remove(UPGRADE);
     clean_request(&mut head.headers, hops);
+    if let Some(protocol) = upgrade {
+        head.headers.insert(UPGRADE, protocol);
+    }
     set_uri(head, Some((Scheme::HTTP, authority)))?;
     let caller = HeaderValue::from_str(caller).map_err(|_invalid| Reason::Internal)?;
     head.headers.insert(CALLER, caller);
@@ -56,12 +68,20 @@ pub fn request_from_peer(head: &mut request::Parts, caller: &str) -> Result<Trac
 }
 
 /// Callee's agent: the form HTTP/1.1 wants of a request cleaned by [`request_from_peer`]: `Host`, a bare path,
-/// one `cookie` field, and `te` announced as a field of this hop.
+/// one `cookie` field, and `te` or `upgrade` announced as a field of this hop.
 pub fn into_http1(head: &mut request::Parts) -> Result<(), Reason> {
     let authority = head.uri.authority().ok_or(Reason::BadRequest)?;
     let host = HeaderValue::from_str(authority.as_str()).map_err(|_invalid| Reason::BadRequest)?;
     head.headers.insert(HOST, host);
-    if head.headers.contains_key(TE) {
+    if let Some(protocol) = head.headers.get(UPGRADE) {
+        let is_websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
+        if is_websocket && !head.headers.contains_key(SEC_WEBSOCKET_KEY) {
+            head.headers.insert(SEC_WEBSOCKET_KEY, websocket_key());
+        }
+        head.headers.remove(TE);
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    } else if head.headers.contains_key(TE) {
         head.headers
             .insert(CONNECTION, HeaderValue::from_static("te"));
     }
@@ -222,6 +242,50 @@ fn is_claim(name: &HeaderName) -> bool {
         || CLAIMS
             .iter()
             .any(|claim| name.as_str().len() == claim.len() && begins(claim))
+}
+
+/// The one protocol that a request of an app wants its connection to become. RFC 9110 §7.8 lets anyone ignore the wish,
+/// and so do we where it could not be kept: with a body or another method than GET, which an extended CONNECT cannot say;
+/// and for other versions of HTTP and TLS, in which requests would pass that nobody judges.
+fn upgrade(head: &request::Parts) -> Option<HeaderValue> {
+    let headers = &head.headers;
+    let is_bare = !headers.contains_key(TRANSFER_ENCODING)
+        && headers
+            .get_all(CONTENT_LENGTH)
+            .iter()
+            .all(|length| length.as_bytes() == b"0");
+    if head.method != Method::GET || head.version != Version::HTTP_11 || !is_bare {
+        return None;
+    }
+    let mut named = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    if !named.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"upgrade")) {
+        return None;
+    }
+    let mut protocols = headers.get_all(UPGRADE).iter();
+    let protocol = protocols.next().filter(|_| protocols.next().is_none())?;
+    let is_token = |word: &[u8]| {
+        let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+        !word.is_empty() && word.iter().all(allowed)
+    };
+    let words: Vec<_> = protocol
+        .as_bytes()
+        .splitn(2, |byte| *byte == b'/')
+        .collect();
+    let name = words[0].to_ascii_lowercase();
+    let is_carried = !matches!(&*name, b"http" | b"h2" | b"h2c" | b"tls");
+    (is_carried && words.into_iter().all(is_token)).then(|| protocol.clone())
+}
+
+/// What HTTP/1.1 wants of a WebSocket handshake and RFC 9220 leaves out: 16 random bytes in base64. It guards against
+/// nothing here; apps echo a hash of it.
+fn websocket_key() -> HeaderValue {
+    let mut key: Vec<u8> = (0..21).map(|_| fastrand::alphanumeric() as u8).collect();
+    // The last digit stands for two bits.
+    key.extend_from_slice(b"A==");
+    HeaderValue::from_bytes(&key).expect("base64 fits a field")
 }
 
 fn wants_trailers(headers: &HeaderMap) -> bool {

@@ -5,8 +5,12 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Request, Response};
-use starling_transport::h3::{ConnectRequest, Exchange, Limits, RecvBody, Responder};
+use bytes::Bytes;
+use http::header::UPGRADE;
+use http::{HeaderMap, Request, Response, StatusCode};
+use starling_transport::h3::{
+    ConnectRequest, Exchange, Limits, RecvBody, Responder, TunnelResponder,
+};
 use starling_transport::{IdentityKind, Session, SpiffeId};
 use tokio::net::TcpStream;
 
@@ -21,6 +25,7 @@ use crate::reason::Reason;
 use crate::telemetry::access::AccessLine;
 use crate::telemetry::series::{OTHER, Side};
 use crate::telemetry::trace;
+use crate::upgrade::{self, Switched};
 
 /// Serves one connection from another agent until it ends or the host drains.
 pub async fn serve(host: Arc<Host>, session: Session, limits: Limits) {
@@ -56,6 +61,9 @@ fn accept(host: &Arc<Host>, session: &Session, exchange: Exchange) {
                 answer(host, &session, request, responder).await
             }
             Exchange::Connect(request) => carry(host, &session, request).await,
+            Exchange::Upgrade(request, responder) => {
+                switch(host, &session, request, responder).await
+            }
         }
     });
 }
@@ -95,6 +103,34 @@ async fn deliver(
     }
 }
 
+/// One upgrade that a peer asks for: judged and answered as the GET that it is.
+async fn switch(
+    host: Arc<Host>,
+    session: &Session,
+    request: Request<()>,
+    mut responder: TunnelResponder,
+) {
+    let request = request.map(|()| full(Bytes::new()));
+    let work = http(&host, session.peer(), called(session), request);
+    let mut response = tokio::select! {
+        response = work => response,
+        () = responder.cancelled() => return,
+    };
+    let told = match Switched::take(response.extensions_mut()) {
+        Some(side) => match responder.accept(response.into_parts().0.headers).await {
+            Ok(tunnel) => {
+                let idle = host.config.load().limits.idle;
+                return upgrade::with_peer(side, tunnel, idle).await;
+            }
+            Err(error) => Err(error),
+        },
+        None => responder.refuse(upgrade::refusal(response)).await,
+    };
+    if let Err(error) = told {
+        tracing::debug!(caller = %session.peer(), %error, "the caller did not take the whole response");
+    }
+}
+
 /// Judges and answers one HTTP request, of a peer or of a caller on this node.
 pub async fn http(
     host: &Host,
@@ -118,6 +154,9 @@ pub async fn http(
     match outcome {
         Ok(response) => {
             line.set_status(response.status());
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                return upgrade::with_line(response, line);
+            }
             let (head, body) = response.into_parts();
             let call = Call {
                 line,
@@ -141,14 +180,16 @@ async fn forward(
     caller: &SpiffeId,
     request: Request<Body>,
     line: &mut AccessLine,
-) -> Result<Response<hyper::body::Incoming>, Reason> {
+) -> Result<Response<Body>, Reason> {
     let (mut head, body) = request.into_parts();
     line.set_trace(headers::request_from_peer(&mut head, caller.as_str())?);
-    let body = boxed(Counted::new(body, line.traffic()));
-    let mut response = host
-        .apps
-        .request(service, Request::from_parts(head, body))
-        .await?;
+    let mut response = if head.headers.contains_key(UPGRADE) {
+        Box::pin(upgrade::ask_app(host, service, head)).await?
+    } else {
+        let body = boxed(Counted::new(body, line.traffic()));
+        let sent = host.apps.request(service, Request::from_parts(head, body));
+        sent.await?.map(boxed)
+    };
     headers::response_from_app(response.headers_mut());
     Ok(response)
 }
@@ -181,7 +222,8 @@ async fn carry(host: Arc<Host>, session: &Session, request: ConnectRequest) {
     match request.accept(HeaderMap::new()).await {
         Ok(tunnel) => {
             let idle = config.limits.idle;
-            let ended = pump::tunnel(socket, tunnel, End::Callee, idle, line.traffic()).await;
+            let ended =
+                pump::tunnel(socket.into(), tunnel, End::Callee, idle, line.traffic()).await;
             if let Err(reason) = ended {
                 line.fail(reason);
             }

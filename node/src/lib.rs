@@ -30,3 +30,4 @@ pub mod reason;
 pub mod state;
 pub mod telemetry;
 pub mod token;
+pub mod upgrade;

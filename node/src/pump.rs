@@ -26,19 +26,43 @@ pub enum End {
     Callee,
 }
 
+/// A connection, and what of it was read already.
+#[derive(Debug)]
+pub struct Socket {
+    stream: TcpStream,
+    early: Bytes,
+}
+
+impl Socket {
+    /// `early` comes before whatever else `stream` brings.
+    pub fn new(stream: TcpStream, early: Bytes) -> Self {
+        Self { stream, early }
+    }
+}
+
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Self {
+        Self::new(stream, Bytes::new())
+    }
+}
+
 /// Pumps until both halves have ended. Whatever breaks is passed on: a reset of the socket resets the tunnel and the
 /// other way round.
 pub async fn tunnel(
-    mut socket: TcpStream,
+    socket: Socket,
     tunnel: Tunnel,
     end: End,
     idle: Duration,
     traffic: &Traffic,
 ) -> Result<(), Reason> {
+    let Socket {
+        stream: mut socket,
+        early,
+    } = socket;
     let (mut send, mut recv) = tunnel.split();
     let (mut read, mut write) = socket.split();
     let activity = Activity::new();
-    let up = socket_to_tunnel(&mut read, &mut send, end, &activity, traffic);
+    let up = socket_to_tunnel(early, &mut read, &mut send, end, &activity, traffic);
     let down = tunnel_to_socket(&mut recv, &mut write, end, &activity, traffic);
     let ended = tokio::select! {
         both = async { tokio::try_join!(up, down) } => both.map(drop),
@@ -52,23 +76,33 @@ pub async fn tunnel(
     ended
 }
 
-/// Pumps between two local sockets: caller and callee on one node.
+/// Pumps between two local sockets: caller and callee on one node. Every one of `traffic` counts all of it.
 pub async fn sockets(
-    mut caller: TcpStream,
-    mut callee: TcpStream,
+    caller: Socket,
+    callee: Socket,
     idle: Duration,
-    traffic: &Traffic,
+    traffic: &[&Traffic],
 ) -> Result<(), Reason> {
     let activity = Activity::new();
+    let (from_caller, from_callee) = (caller.early, callee.early);
+    let (mut caller, mut callee) = (caller.stream, callee.stream);
     let ended = {
         let (mut caller_read, mut caller_write) = caller.split();
         let (mut callee_read, mut callee_write) = callee.split();
-        let up = copy(&mut caller_read, &mut callee_write, &activity, |n| {
-            traffic.add_in(n)
-        });
-        let down = copy(&mut callee_read, &mut caller_write, &activity, |n| {
-            traffic.add_out(n)
-        });
+        let up = copy(
+            from_caller,
+            &mut caller_read,
+            &mut callee_write,
+            &activity,
+            |n| traffic.iter().for_each(|traffic| traffic.add_in(n)),
+        );
+        let down = copy(
+            from_callee,
+            &mut callee_read,
+            &mut caller_write,
+            &activity,
+            |n| traffic.iter().for_each(|traffic| traffic.add_out(n)),
+        );
         tokio::select! {
             both = async { tokio::try_join!(up, down) } => both.map(drop).map_err(|_broken| Reason::UpstreamReset),
             () = activity.idle_for(idle) => Err(Reason::Idle),
@@ -82,12 +116,19 @@ pub async fn sockets(
 }
 
 async fn socket_to_tunnel(
+    early: Bytes,
     read: &mut ReadHalf<'_>,
     send: &mut TunnelSend,
     end: End,
     activity: &Activity,
     traffic: &Traffic,
 ) -> Result<(), Reason> {
+    if !early.is_empty() {
+        end.count(traffic, early.len(), Way::FromSocket);
+        send.send(early)
+            .await
+            .map_err(|_error| end.tunnel_broke())?;
+    }
     let mut buffer = BytesMut::new();
     loop {
         // Waits without a buffer, so that an idle connection holds none.
@@ -166,11 +207,14 @@ async fn write_all(write: &mut WriteHalf<'_>, chunks: &mut Vec<Bytes>) -> io::Re
 }
 
 async fn copy(
+    mut early: Bytes,
     read: &mut ReadHalf<'_>,
     write: &mut WriteHalf<'_>,
     activity: &Activity,
     count: impl Fn(usize),
 ) -> io::Result<()> {
+    count(early.len());
+    write.write_all_buf(&mut early).await?;
     let mut buffer = BytesMut::with_capacity(READ_BYTES);
     while read.read_buf(&mut buffer).await? > 0 {
         count(buffer.len());

@@ -7,6 +7,7 @@ mod lifecycle;
 mod memory;
 mod shipped;
 mod tcp;
+mod websocket;
 mod words;
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! HTTP/3 over one QUIC connection: requests with streaming bodies, and tunnels (plain CONNECT) on the same connection.
+//! HTTP/3 over one QUIC connection: requests with streaming bodies, and tunnels (CONNECT, plain or extended) on the same connection.
 //!
 //! [`Requester`] is the side that asks, [`Acceptor`] the side that serves. h3 speaks the protocol on a backend of ours that
 //! refuses what RFC 9114 forbids before h3 sees or buffers it (`guard`), and never turns a stream that was given up into
@@ -18,10 +18,10 @@ mod stream;
 mod tunnel;
 
 pub use body::RecvBody;
-pub use client::Requester;
+pub use client::{AnswerBody, Requester, Upgraded};
 pub use error::{RecvError, RequestError, RequestErrorKind, RespondError, StartError, TunnelError};
 pub use guard::{Reason, Refusal, Scope};
-pub use server::{Acceptor, ConnectRequest, Exchange, Responder};
+pub use server::{Acceptor, ConnectRequest, Exchange, Responder, TunnelResponder};
 pub use tunnel::{Tunnel, TunnelRecv, TunnelSend};
 
 /// What one side accepts of the other.

@@ -359,3 +359,78 @@ mod properties {
         }
     }
 }
+
+/// The protocol that is left of an app's wish for an upgrade.
+fn upgrades(line: &str, given: &str, left: Option<&str>) {
+    let mut head = request(Version::HTTP_11, line, &format!("host: orders\n{given}"));
+    request_from_app(&mut head, "orders").unwrap();
+    let upgrade = head.headers.get(UPGRADE).map(|name| name.to_str().unwrap());
+    assert_eq!(upgrade, left, "{line} {given}");
+    assert!(!head.headers.contains_key(CONNECTION));
+}
+
+#[test]
+fn an_upgrade_the_mesh_carries_is_asked_for_again() {
+    upgrades(
+        "GET /",
+        "connection: keep-alive, Upgrade\nupgrade: websocket",
+        Some("websocket"),
+    );
+    upgrades(
+        "GET /",
+        "connection: upgrade\nupgrade: SPDY/3.1\ncontent-length: 0",
+        Some("SPDY/3.1"),
+    );
+}
+
+#[test]
+fn an_upgrade_that_could_not_be_kept_is_an_ordinary_request() {
+    upgrades("GET /", "upgrade: websocket", None);
+    upgrades("GET /", "connection: close\nupgrade: websocket", None);
+    for protocol in [
+        "h2c", "H2C", "h2", "HTTP/2.0", "TLS/1.0", "a, b", "a b", "", "a/", "a/1/2",
+    ] {
+        upgrades(
+            "GET /",
+            &format!("connection: upgrade\nupgrade: {protocol}"),
+            None,
+        );
+    }
+    upgrades("GET /", "connection: upgrade\nupgrade: a\nupgrade: b", None);
+    upgrades("POST /", "connection: upgrade\nupgrade: websocket", None);
+    let with_body = "connection: upgrade\nupgrade: websocket\ncontent-length: 1";
+    upgrades("GET /", with_body, None);
+    let with_body = "connection: upgrade\nupgrade: websocket\ntransfer-encoding: chunked";
+    upgrades("GET /", with_body, None);
+    let mut head = request(
+        Version::HTTP_10,
+        "GET /",
+        "host: orders\nconnection: upgrade\nupgrade: websocket",
+    );
+    request_from_app(&mut head, "orders").unwrap();
+    assert!(!head.headers.contains_key(UPGRADE));
+}
+
+#[test]
+fn an_app_is_asked_for_an_upgrade_in_full() {
+    let mut head = request(
+        Version::HTTP_3,
+        "GET https://chat/",
+        "upgrade: websocket\nte: trailers",
+    );
+    request_from_peer(&mut head, CALLER_ID).unwrap();
+    into_http1(&mut head).unwrap();
+    assert_eq!(head.headers[UPGRADE], "websocket");
+    assert_eq!(head.headers[CONNECTION], "upgrade");
+    // RFC 9220 knows no key, HTTP/1.1 insists on one.
+    let key = head.headers[SEC_WEBSOCKET_KEY].as_bytes();
+    assert!(key.len() == 24 && key.ends_with(b"A=="), "{key:?}");
+    let mut head = request(
+        Version::HTTP_3,
+        "GET https://chat/",
+        "upgrade: websocket\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
+    );
+    request_from_peer(&mut head, CALLER_ID).unwrap();
+    into_http1(&mut head).unwrap();
+    assert_eq!(head.headers[SEC_WEBSOCKET_KEY], "dGhlIHNhbXBsZSBub25jZQ==");
+}

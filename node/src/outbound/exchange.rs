@@ -2,15 +2,17 @@
 
 use std::net::SocketAddr;
 
+use http::header::UPGRADE;
 use http::{Request, Response};
 use starling_gossip::Instance;
 use starling_transport::DialError;
+use starling_transport::h3::{RequestError, RequestErrorKind, Requester, Upgraded};
 
 use super::Route;
 use crate::balance::Pick;
 use crate::body::{Body, boxed};
-use crate::inbound;
 use crate::reason::Reason;
+use crate::{inbound, upgrade};
 
 /// Why one attempt failed, and whether the app can have seen the request.
 pub(super) struct Failure {
@@ -41,18 +43,34 @@ pub(super) async fn exchange(
         reason: dial_reason(&error),
         may_repeat: true,
     })?;
-    let sent = requester.request(request).await;
-    sent.map(|response| response.map(boxed)).map_err(|error| {
+    ask(&requester, request).await.map_err(|error| {
         tracing::debug!(callee = %route.service, node = %instance.node, %error, "request failed");
         let may_repeat = error.is_unsent();
         Failure {
-            reason: if may_repeat {
-                Reason::ConnectFailed
-            } else {
-                Reason::UpstreamReset
+            reason: match error.kind() {
+                RequestErrorKind::Unsupported => Reason::NotSupported,
+                _ if may_repeat => Reason::ConnectFailed,
+                _ => Reason::UpstreamReset,
             },
             may_repeat,
         }
+    })
+}
+
+/// Sends a request, or asks for the upgrade that it wants.
+async fn ask(
+    requester: &Requester,
+    request: Request<Body>,
+) -> Result<Response<Body>, RequestError> {
+    let Some(protocol) = request.headers().get(UPGRADE).cloned() else {
+        return Ok(requester.request(request).await?.map(boxed));
+    };
+    let asked = Box::pin(requester.upgrade(request.map(drop)));
+    Ok(match asked.await? {
+        Upgraded::Switched(response, tunnel) => {
+            upgrade::agreed(response.into_parts().0.headers, protocol, tunnel)
+        }
+        Upgraded::Refused(response) => upgrade::refused(response).map(boxed),
     })
 }
 

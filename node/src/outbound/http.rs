@@ -21,6 +21,7 @@ use crate::headers;
 use crate::reason::Reason;
 use crate::telemetry::access::AccessLine;
 use crate::telemetry::series::Series;
+use crate::upgrade::{self, Switched};
 
 /// Serves one connection of an app, HTTP/1.1 or HTTP/2 by prior knowledge.
 pub(super) async fn serve(route: Arc<Route>, socket: TcpStream) {
@@ -28,6 +29,7 @@ pub(super) async fn serve(route: Arc<Route>, socket: TcpStream) {
     let _open = series.open();
     let limits = route.host.config.load().limits.clone();
     let drain = route.host.drain.clone();
+    let next = Arc::<upgrade::Next>::default();
     let is_http2 = tokio::select! {
         seen = tokio::time::timeout(limits.idle, speaks_http2(&socket)) => seen,
         // It never asked for anything.
@@ -36,10 +38,11 @@ pub(super) async fn serve(route: Arc<Route>, socket: TcpStream) {
     let Ok(Ok(is_http2)) = is_http2 else {
         return;
     };
+    let leave = next.clone();
     let service = service_fn(move |request| {
-        let (route, series) = (route.clone(), series.clone());
+        let (route, series, next) = (route.clone(), series.clone(), leave.clone());
         // Boxed, so that an idle connection holds no room for a call: hyper keeps as much as one call needs.
-        Box::pin(async move { Ok::<_, Infallible>(call(&route, &series, request).await) })
+        Box::pin(async move { Ok::<_, Infallible>(call(&route, &series, &next, request).await) })
     });
     let socket = TokioIo::new(socket);
     let ended = if is_http2 {
@@ -62,7 +65,7 @@ pub(super) async fn serve(route: Arc<Route>, socket: TcpStream) {
             .timer(TokioTimer::new())
             .header_read_timeout(limits.idle)
             .max_buf_size((limits.header_bytes as usize).max(HTTP1_BUFFER_BYTES_MIN));
-        let mut connection = pin!(builder.serve_connection(socket, service));
+        let mut connection = pin!(builder.serve_connection(socket, service).with_upgrades());
         tokio::select! {
             ended = connection.as_mut() => ended,
             () = drain.cancelled() => {
@@ -74,6 +77,7 @@ pub(super) async fn serve(route: Arc<Route>, socket: TcpStream) {
     if let Err(error) = ended {
         tracing::debug!(%error, "an app's connection ended");
     }
+    next.run(limits.idle).await;
 }
 
 /// Whether the app begins as HTTP/2 does. Looked at in the kernel's buffer: a reader in between, as hyper-util's is,
@@ -95,8 +99,14 @@ async fn speaks_http2(socket: &TcpStream) -> io::Result<bool> {
 }
 
 /// One request, from the app's words to the app's answer. The mesh's own errors are answers too.
-async fn call(route: &Route, series: &Arc<Series>, request: Request<Incoming>) -> Response<Body> {
+async fn call(
+    route: &Route,
+    series: &Arc<Series>,
+    next: &upgrade::Next,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
     let mut line = AccessLine::request(series, request.method(), request.uri().path());
+    let connection = hyper::upgrade::on(&mut request);
     match send(route, request, &mut line).await {
         Ok((pick, response)) => {
             line.set_status(response.status());
@@ -105,6 +115,10 @@ async fn call(route: &Route, series: &Arc<Series>, request: Request<Incoming>) -
             head.version = Version::HTTP_11;
             if let Some(reason) = headers::response_from_peer(&mut head.headers) {
                 line.fail(reason);
+            }
+            if let Some(side) = Switched::take(&mut head.extensions) {
+                next.switch(&mut head.headers, connection, side, line, pick);
+                return Response::from_parts(head, body);
             }
             let call = Call {
                 line,

@@ -31,10 +31,10 @@ pub(super) async fn serve(route: Arc<Route>, socket: TcpStream) {
     let idle = route.host.config.load().limits.idle;
     let ended = match open(&route, &mut line).await {
         Ok((_pick, Way::Tunnel(tunnel))) => {
-            pump::tunnel(socket, *tunnel, End::Caller, idle, line.traffic()).await
+            pump::tunnel(socket.into(), *tunnel, End::Caller, idle, line.traffic()).await
         }
         Ok((_pick, Way::Local(callee))) => {
-            pump::sockets(socket, callee, idle, line.traffic()).await
+            pump::sockets(socket.into(), callee.into(), idle, &[line.traffic()]).await
         }
         Err(reason) => {
             pump::reset(&socket);

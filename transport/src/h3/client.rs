@@ -1,5 +1,6 @@
 //! The side that asks.
 
+mod answer;
 mod upload;
 
 use std::fmt;
@@ -20,6 +21,7 @@ use super::guard::{Asked, Guard, MessageGuard, put_varint};
 use super::qpack;
 use super::stream::{Link, RecvHalf, SendHalf, code};
 use super::tunnel::Tunnel;
+pub use answer::AnswerBody;
 pub(super) use upload::Upload;
 
 /// Sends requests and opens tunnels on one connection. Cheap to clone.
@@ -32,6 +34,15 @@ struct Inner {
     shared: Arc<Shared>,
     /// Locked only to be cloned. h3 closes the connection when the last sender is gone, so this one keeps it.
     sender: Mutex<SendRequest<Opener, Bytes>>,
+}
+
+/// What came of asking for an upgrade.
+#[derive(Debug)]
+pub enum Upgraded {
+    /// The stream is the new protocol's; the response's fields are of its handshake.
+    Switched(Response<()>, Tunnel),
+    /// The peer's answer is another.
+    Refused(Response<AnswerBody>),
 }
 
 impl Requester {
@@ -150,6 +161,58 @@ impl Requester {
             return Err(RequestError::before(RequestErrorKind::Invalid));
         }
         let flight = self.take_off()?;
+        let section = qpack::encode_connect(authority, &fields);
+        let (response, send, recv) = self.ask(section).await?;
+        if !response.status().is_success() {
+            return Err(RequestError::refused(response));
+        }
+        Ok((response, self.tunnel(send, recv, flight)))
+    }
+
+    /// Asks for the connection to become another protocol's, as HTTP/1.1 does with `Upgrade`: a GET whose field `upgrade`
+    /// names the protocol. On the wire it is an extended CONNECT (RFC 9220).
+    ///
+    /// Fails as [`RequestErrorKind::Unsupported`], with nothing sent, if the peer does not take those.
+    pub async fn upgrade(&self, request: Request<()>) -> Result<Upgraded, RequestError> {
+        let invalid = || RequestError::before(RequestErrorKind::Invalid);
+        let (mut head, ()) = request.into_parts();
+        let protocol = head.headers.remove(header::UPGRADE).ok_or_else(invalid)?;
+        let authority = head.uri.authority().ok_or_else(invalid)?.clone();
+        let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+        body::strip_connection_fields(&mut head.headers);
+        head.headers.remove(header::HOST);
+        head.headers.remove(header::CONTENT_LENGTH);
+        if head.method != Method::GET {
+            return Err(invalid());
+        }
+        let flight = self.take_off()?;
+        if !self.0.shared.peer_upgrades().await {
+            return Err(RequestError::before(RequestErrorKind::Unsupported));
+        }
+        let section =
+            qpack::encode_upgrade(authority.as_str(), path, protocol.as_bytes(), &head.headers);
+        let (response, mut send, recv) = self.ask(section).await?;
+        if response.status().is_success() {
+            return Ok(Upgraded::Switched(
+                response,
+                self.tunnel(send, recv, flight),
+            ));
+        }
+        // We have nothing to add; a reset would say that we do not want the answer.
+        let _stopped = send.finish();
+        let body = AnswerBody::new(recv, flight, self.clone());
+        Ok(Upgraded::Refused(response.map(|()| body)))
+    }
+
+    fn tunnel(&self, send: SendHalf, recv: RecvHalf, flight: Arc<Flight>) -> Tunnel {
+        Tunnel::new(send, recv, Arc::new((flight, self.clone())))
+    }
+
+    /// Sends the head of a CONNECT on a stream of its own and waits for the head of the answer.
+    async fn ask(
+        &self,
+        section: Vec<u8>,
+    ) -> Result<(Response<()>, SendHalf, RecvHalf), RequestError> {
         let opened = self.0.shared.connection().open_bi().await;
         let (send, recv) = opened.map_err(|error| RequestError::lost(error).or_unsent(true))?;
         let id = quinn::VarInt::from(send.id()).into_inner();
@@ -166,14 +229,8 @@ impl Requester {
             link,
             self.0.shared.clone(),
         );
-        let section = qpack::encode_connect(authority, &fields);
-        let (response, send, recv) = ask_for_tunnel(section.into(), send, recv)
-            .await
-            .map_err(|error| self.judge(error, Some(id)))?;
-        Ok((
-            response,
-            Tunnel::new(send, recv, Arc::new((flight, self.clone()))),
-        ))
+        let asked = ask_for_tunnel(section.into(), send, recv);
+        asked.await.map_err(|error| self.judge(error, Some(id)))
     }
 
     /// Whether new requests may be started: the connection is up and the peer has not sent GOAWAY.
@@ -283,8 +340,5 @@ async fn ask_for_tunnel(
             (None, None) => return Err(RequestError::new(RequestErrorKind::Malformed)),
         }
     };
-    if !response.status().is_success() {
-        return Err(RequestError::refused(response));
-    }
     Ok((response, send, recv))
 }

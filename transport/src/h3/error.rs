@@ -44,6 +44,8 @@ pub enum RequestErrorKind {
     Invalid,
     /// The response breaks the protocol.
     Malformed,
+    /// The peer does not take what was to be sent: it has no extended CONNECT.
+    Unsupported,
     /// The peer answered CONNECT with something other than success: see [`RequestError::response`].
     Refused,
 }
@@ -106,6 +108,7 @@ impl fmt::Display for RequestError {
             RequestErrorKind::TooLarge => f.write_str("the head is too large"),
             RequestErrorKind::Invalid => f.write_str("the request cannot be sent over http/3"),
             RequestErrorKind::Malformed => f.write_str("the peer's response breaks the protocol"),
+            RequestErrorKind::Unsupported => f.write_str("the peer takes no upgrades"),
             RequestErrorKind::Refused => f.write_str("the peer refused the tunnel"),
         }
     }

@@ -141,8 +141,8 @@ pub(super) enum Piece {
     Headers(Bytes),
     /// Part of a DATA frame: its header up to `payload_at` (nothing if the header came before), then payload.
     Data { bytes: Bytes, payload_at: usize },
-    /// One frame of a control stream, whole.
-    Control(Bytes),
+    /// The SETTINGS frame, whole, and whether the peer takes extended CONNECT.
+    Settings { bytes: Bytes, upgrades: bool },
     /// A GOAWAY frame, whole, and the identifier it names.
     GoAway { bytes: Bytes, id: u64 },
 }
@@ -151,8 +151,10 @@ impl Piece {
     /// The bytes as they stood on the wire.
     pub(super) fn into_bytes(self) -> Bytes {
         match self {
-            Self::Headers(bytes) | Self::Control(bytes) => bytes,
-            Self::Data { bytes, .. } | Self::GoAway { bytes, .. } => bytes,
+            Self::Headers(bytes)
+            | Self::Data { bytes, .. }
+            | Self::Settings { bytes, .. }
+            | Self::GoAway { bytes, .. } => bytes,
         }
     }
 }

@@ -121,18 +121,62 @@ impl<'a> Input<'a> {
 
 /// Encodes the field section of a plain CONNECT request: only `:method` and `:authority` stand before the fields.
 pub(super) fn encode_connect(authority: &str, fields: &HeaderMap) -> Vec<u8> {
-    let mut out = vec![0, 0];
-    put_integer(&mut out, 0b1100_0000, 6, METHOD_CONNECT);
-    put_integer(&mut out, 0b0101_0000, 4, AUTHORITY);
-    put_integer(&mut out, 0, 7, authority.len() as u64);
-    out.put_slice(authority.as_bytes());
-    for (name, value) in fields {
-        put_integer(&mut out, 0b0010_0000, 3, name.as_str().len() as u64);
-        out.put_slice(name.as_str().as_bytes());
-        put_integer(&mut out, 0, 7, value.len() as u64);
-        out.put_slice(value.as_bytes());
+    let mut out = Section::connect(authority);
+    out.fields(fields);
+    out.0
+}
+
+/// Encodes the field section of an extended CONNECT request (RFC 9220), which also says where to and what for.
+pub(super) fn encode_upgrade(
+    authority: &str,
+    path: &str,
+    protocol: &[u8],
+    fields: &HeaderMap,
+) -> Vec<u8> {
+    let mut out = Section::connect(authority);
+    out.field(b":scheme", b"https");
+    out.field(b":path", path.as_bytes());
+    out.field(b":protocol", protocol);
+    out.fields(fields);
+    out.0
+}
+
+/// A field section as it is written, in literals but for what every CONNECT begins with.
+#[derive(Debug)]
+pub(super) struct Section(Vec<u8>);
+
+impl Section {
+    pub(super) fn new() -> Self {
+        Self(vec![0, 0])
     }
-    out
+
+    fn connect(authority: &str) -> Self {
+        let mut section = Self::new();
+        let out = &mut section.0;
+        put_integer(out, 0b1100_0000, 6, METHOD_CONNECT);
+        put_integer(out, 0b0101_0000, 4, AUTHORITY);
+        put_integer(out, 0, 7, authority.len() as u64);
+        out.put_slice(authority.as_bytes());
+        section
+    }
+
+    pub(super) fn field(&mut self, name: &[u8], value: &[u8]) {
+        let out = &mut self.0;
+        put_integer(out, 0b0010_0000, 3, name.len() as u64);
+        out.put_slice(name);
+        put_integer(out, 0, 7, value.len() as u64);
+        out.put_slice(value);
+    }
+
+    fn fields(&mut self, fields: &HeaderMap) {
+        for (name, value) in fields {
+            self.field(name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
 }
 
 pub(super) fn put_integer(out: &mut Vec<u8>, flags: u8, prefix: u32, value: u64) {

@@ -28,7 +28,7 @@ use super::guard::Reason;
 use super::metrics;
 use super::stream::Bidi;
 use pledge::Pledge;
-pub use respond::{ConnectRequest, Responder};
+pub use respond::{ConnectRequest, Responder, TunnelResponder};
 
 /// Takes the requests and tunnels of one connection.
 ///
@@ -57,6 +57,9 @@ pub enum Exchange {
     Request(Request<RecvBody>, Responder),
     /// A tunnel.
     Connect(ConnectRequest),
+    /// A request for the stream to become another protocol's (extended CONNECT, RFC 9220), said as HTTP/1.1 does: a GET
+    /// whose field `upgrade` names the protocol. No other request has that field.
+    Upgrade(Request<()>, TunnelResponder),
 }
 
 impl Acceptor {
@@ -68,6 +71,7 @@ impl Acceptor {
         let connection = ::h3::server::builder()
             .max_field_section_size(header_bytes)
             .send_grease(false)
+            .enable_extended_connect(true)
             .build(Backend::new(shared.clone()))
             .await
             .map_err(StartError)?;
@@ -216,21 +220,21 @@ async fn exchange(
     stream: RequestStream<Bidi, Bytes>,
     arrived: Arrived,
 ) -> Exchange {
-    let (parts, ()) = request.into_parts();
+    let (mut parts, ()) = request.into_parts();
     let pledge = Pledge::new(arrived);
-    let is_tunnel =
-        parts.method == Method::CONNECT && parts.extensions.get::<::h3::ext::Protocol>().is_none();
-    if is_tunnel {
+    if parts.method == Method::CONNECT {
+        let responder = TunnelResponder::new(stream, pledge);
+        // The guard put it there, see `guard::fields`.
+        if parts.headers.contains_key(header::UPGRADE) {
+            parts.method = Method::GET;
+            parts.headers.remove(header::CONTENT_LENGTH);
+            return Exchange::Upgrade(Request::from_parts(parts, ()), responder);
+        }
         let authority = parts
             .uri
             .authority()
             .map_or_else(String::new, |authority| authority.as_str().to_owned());
-        return Exchange::Connect(ConnectRequest::new(
-            authority,
-            parts.headers,
-            stream,
-            pledge,
-        ));
+        return Exchange::Connect(ConnectRequest::new(authority, parts.headers, responder));
     }
     let (send, recv) = stream.split();
     let flight = pledge.flight().clone();

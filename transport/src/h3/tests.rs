@@ -5,3 +5,4 @@ mod drain;
 mod exchange;
 mod malformed;
 mod tunnel;
+mod upgrade;

@@ -1,4 +1,4 @@
-//! Tunnels: the byte streams that plain CONNECT makes (RFC 9114 §4.4), the same on both sides.
+//! Tunnels: the byte streams that CONNECT makes, plain (RFC 9114 §4.4) or extended (RFC 9220), the same on both sides.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -136,7 +136,7 @@ impl TunnelRecv {
 }
 
 /// The tunnel's bytes in a piece of the stream.
-fn payload(piece: Piece) -> Option<Bytes> {
+pub(super) fn payload(piece: Piece) -> Option<Bytes> {
     match piece {
         Piece::Data {
             mut bytes,
@@ -145,7 +145,7 @@ fn payload(piece: Piece) -> Option<Bytes> {
             let payload = bytes.split_off(payload_at);
             (!payload.is_empty()).then_some(payload)
         }
-        Piece::Headers(_) | Piece::Control(_) | Piece::GoAway { .. } => None,
+        Piece::Headers(_) | Piece::Settings { .. } | Piece::GoAway { .. } => None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::churn::Churn;
@@ -25,6 +25,8 @@ pub(in crate::h3) struct Shared {
     /// One past the last stream the peer opened that we have seen.
     streams_below: AtomicU64,
     draining: AtomicBool,
+    /// Whether the peer takes extended CONNECT; nothing until its settings came.
+    peer_upgrades: watch::Sender<Option<bool>>,
     churn: Churn,
     in_flight: AtomicUsize,
     landed: Notify,
@@ -39,6 +41,7 @@ impl Shared {
             we_serve_below: AtomicU64::new(u64::MAX),
             streams_below: AtomicU64::new(0),
             draining: AtomicBool::new(false),
+            peer_upgrades: watch::Sender::default(),
             churn: Churn::new(Instant::now()),
             in_flight: AtomicUsize::new(0),
             landed: Notify::new(),
@@ -73,6 +76,20 @@ impl Shared {
 
     pub(in crate::h3) fn peer_goes_away(&self, id: u64) {
         self.peer_serves_below.fetch_min(id, Ordering::Relaxed);
+    }
+
+    pub(in crate::h3) fn peer_set(&self, upgrades: bool) {
+        self.peer_upgrades.send_replace(Some(upgrades));
+    }
+
+    /// Whether the peer takes extended CONNECT. Its settings are the first thing it sends, so this waits for a round trip
+    /// at most; a connection that ends meanwhile takes nothing.
+    pub(in crate::h3) async fn peer_upgrades(&self) -> bool {
+        let mut settings = self.peer_upgrades.subscribe();
+        tokio::select! {
+            known = settings.wait_for(Option::is_some) => known.is_ok_and(|known| *known == Some(true)),
+            _ = self.connection.closed() => false,
+        }
     }
 
     pub(in crate::h3) fn peer_is_going(&self) -> bool {

@@ -154,10 +154,9 @@ impl ControlGuard {
     fn whole(&mut self, kind: u64, payload: &[u8]) -> Result<Option<Piece>, Refusal> {
         if kind == frame::SETTINGS {
             self.settings_seen = true;
-            return Ok(Some(Piece::Control(framed(
-                kind,
-                &known_settings(payload)?,
-            ))));
+            let (known, upgrades) = known_settings(payload)?;
+            let bytes = framed(kind, &known);
+            return Ok(Some(Piece::Settings { bytes, upgrades }));
         }
         let id = match frame::varint(payload) {
             Some((id, length)) if length == payload.len() => id,
@@ -185,11 +184,13 @@ impl ControlGuard {
     }
 }
 
-/// The settings h3 knows, out of those the peer sent; the rest mean nothing to us and h3 has room for few.
-fn known_settings(mut payload: &[u8]) -> Result<Vec<u8>, Refusal> {
+/// The settings h3 knows, out of those the peer sent, and whether extended CONNECT is among them; the rest mean nothing to
+/// us and h3 has room for few.
+fn known_settings(mut payload: &[u8]) -> Result<(Vec<u8>, bool), Refusal> {
     let fault = Refusal::connection(codes::SETTINGS_ERROR, Reason::Settings);
     let mut seen = Vec::new();
     let mut known = Vec::new();
+    let mut upgrades = false;
     while !payload.is_empty() {
         let (id, id_length) = frame::varint(payload).ok_or_else(Refusal::truncated)?;
         let (value, value_length) =
@@ -200,6 +201,7 @@ fn known_settings(mut payload: &[u8]) -> Result<Vec<u8>, Refusal> {
             return Err(fault);
         }
         seen.push(id);
+        upgrades |= id == ENABLE_CONNECT_PROTOCOL && value == 1;
         match id {
             ENABLE_CONNECT_PROTOCOL | H3_DATAGRAM if value > 1 => return Err(fault),
             ENABLE_CONNECT_PROTOCOL | H3_DATAGRAM | MAX_FIELD_SECTION_SIZE => {
@@ -208,7 +210,7 @@ fn known_settings(mut payload: &[u8]) -> Result<Vec<u8>, Refusal> {
             _ => {}
         }
     }
-    Ok(known)
+    Ok((known, upgrades))
 }
 
 fn framed(kind: u64, payload: &[u8]) -> Bytes {

@@ -11,8 +11,10 @@ use crate::h3::qpack::{self, QpackError};
 /// What the guard needs to know of a checked head.
 #[derive(Debug)]
 pub(super) struct Head {
-    /// A plain CONNECT: the stream is a tunnel from here on.
+    /// A CONNECT, plain or extended: the stream is a tunnel from here on.
     pub(super) is_connect: bool,
+    /// Of an extended CONNECT: the section as h3 can read it.
+    pub(super) rewritten: Option<Vec<u8>>,
     pub(super) content_length: Option<u64>,
     /// Of a response; 200 in a request.
     pub(super) status: StatusCode,
@@ -25,8 +27,14 @@ pub(super) fn check_request(section: &[u8], bytes_max: usize) -> Result<Head, Re
         seen.field(name, value, Kind::Request)
     })?;
     let is_connect = seen.request_complete()?;
+    let rewritten = seen
+        .protocol
+        .as_deref()
+        .map(|protocol| without_protocol(section, bytes_max, protocol))
+        .transpose()?;
     Ok(Head {
         is_connect,
+        rewritten,
         content_length: seen.content_length,
         status: StatusCode::OK,
     })
@@ -55,6 +63,7 @@ pub(super) fn check_response(
     Ok((
         Head {
             is_connect: false,
+            rewritten: None,
             content_length: seen.content_length,
             status,
         },
@@ -68,6 +77,20 @@ pub(super) fn check_trailers(section: &[u8], bytes_max: usize) -> Result<(), Ref
     decode(section, bytes_max, |name, value| {
         seen.field(name, value, Kind::Trailers)
     })
+}
+
+/// h3 knows two protocols only and refuses the head of any other extended CONNECT. It gets `:protocol` as the field
+/// `upgrade` instead, which no peer can have sent: it is refused here as a connection field.
+fn without_protocol(section: &[u8], bytes_max: usize, protocol: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let mut out = qpack::Section::new();
+    decode(section, bytes_max, |name, value| {
+        if name != b":protocol" {
+            out.field(name, value);
+        }
+        Ok(())
+    })?;
+    out.field(b"upgrade", protocol);
+    Ok(out.into_bytes())
 }
 
 fn decode(
@@ -109,7 +132,7 @@ struct Seen {
     scheme: Option<Scheme>,
     path: Option<Path>,
     authority: Option<Vec<u8>>,
-    protocol: bool,
+    protocol: Option<Vec<u8>>,
     status: Option<StatusCode>,
     host: Option<Vec<u8>>,
     content_length: Option<u64>,
@@ -188,10 +211,7 @@ impl Seen {
                 once(&mut self.path, path)
             }
             b"authority" if is_authority(value) => once(&mut self.authority, value.to_vec()),
-            b"protocol" if is_token(value) && !self.protocol => {
-                self.protocol = true;
-                Ok(())
-            }
+            b"protocol" if is_protocol(value) => once(&mut self.protocol, value.to_vec()),
             _ => Err(bad_pseudo()),
         }
     }
@@ -218,7 +238,7 @@ impl Seen {
         Ok(())
     }
 
-    /// Whether what a request needs is there, and nothing that excludes it. Returns whether it is a plain CONNECT.
+    /// Whether what a request needs is there, and nothing that excludes it. Returns whether it is a CONNECT.
     fn request_complete(&self) -> Result<bool, Refusal> {
         let fault = Err(bad_pseudo());
         let Some(method) = self.method else {
@@ -227,7 +247,7 @@ impl Seen {
         if self.authority.is_some() && self.host.is_some() && self.authority != self.host {
             return fault;
         }
-        if method == Method::Connect && !self.protocol {
+        if method == Method::Connect && self.protocol.is_none() {
             let alone = self.scheme.is_none() && self.path.is_none();
             return if alone && self.authority.is_some() {
                 Ok(true)
@@ -245,11 +265,11 @@ impl Seen {
             Path::Asterisk => method == Method::Options,
             Path::Other => scheme == Scheme::Other,
         };
-        let extended_fits =
-            !self.protocol || (method == Method::Connect && self.authority.is_some());
+        let is_extended = self.protocol.is_some();
+        let extended_fits = !is_extended || (method == Method::Connect && self.authority.is_some());
         let authority_fits = scheme == Scheme::Other || named;
         if path_fits && extended_fits && authority_fits {
-            Ok(false)
+            Ok(is_extended)
         } else {
             fault
         }
@@ -279,6 +299,12 @@ fn is_value(value: &[u8]) -> bool {
 fn is_token(bytes: &[u8]) -> bool {
     let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     !bytes.is_empty() && bytes.iter().all(allowed)
+}
+
+/// What HTTP/1.1 would say in `Upgrade` (RFC 9110 §7.8): a name and perhaps a version.
+fn is_protocol(bytes: &[u8]) -> bool {
+    let mut parts = bytes.split(|byte| *byte == b'/');
+    parts.clone().count() <= 2 && parts.all(is_token)
 }
 
 /// RFC 3986 §3.1.

@@ -28,7 +28,7 @@ pub(in crate::h3) struct MessageGuard {
 pub(in crate::h3) enum Asked {
     /// HEAD: no body follows, whatever content-length says.
     Head,
-    /// A plain CONNECT: a 2xx answer turns the stream into a tunnel, and h3 does not see the answer.
+    /// A CONNECT: a 2xx answer turns the stream into a tunnel, and h3 does not see the answer.
     Connect,
     /// Anything else.
     Other,
@@ -234,11 +234,14 @@ impl MessageGuard {
     }
 
     /// Checks a whole field section: the message's head, an interim response, or trailers.
-    fn section(&mut self, section: Vec<u8>) -> Result<Option<Piece>, Refusal> {
+    fn section(&mut self, mut section: Vec<u8>) -> Result<Option<Piece>, Refusal> {
         match (self.expect, self.side) {
             (Expect::Head, Side::Request) => {
                 let head = fields::check_request(&section, self.header_bytes_max)?;
                 self.begin_body(&head);
+                if let Some(rewritten) = head.rewritten {
+                    section = rewritten;
+                }
             }
             (Expect::Head, Side::Response(asked)) => {
                 let (head, map) = fields::check_response(&section, self.header_bytes_max, asked)?;

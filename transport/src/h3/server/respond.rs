@@ -4,8 +4,9 @@ use std::fmt;
 
 use ::h3::server::RequestStream;
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode, header};
 use http_body::Body;
+use http_body_util::Full;
 
 use super::pledge::Pledge;
 use crate::h3::body::{self, Sender};
@@ -82,33 +83,56 @@ impl fmt::Debug for Responder {
 }
 
 /// A tunnel that a client asks for. Dropped without an answer it resets the stream.
+#[derive(Debug)]
 pub struct ConnectRequest {
     /// Where to, as the client wrote it.
     pub authority: String,
     /// The request's fields.
     pub headers: HeaderMap,
+    responder: TunnelResponder,
+}
+
+impl ConnectRequest {
+    pub(super) fn new(authority: String, headers: HeaderMap, responder: TunnelResponder) -> Self {
+        Self {
+            authority,
+            headers,
+            responder,
+        }
+    }
+
+    /// See [`TunnelResponder::accept`].
+    pub async fn accept(self, headers: HeaderMap) -> Result<Tunnel, RespondError> {
+        self.responder.accept(headers).await
+    }
+
+    /// See [`TunnelResponder::refuse`].
+    pub async fn refuse(self, response: Response<Bytes>) -> Result<(), RespondError> {
+        self.responder.refuse(response.map(Full::new)).await
+    }
+
+    /// See [`TunnelResponder::cancelled`].
+    pub async fn cancelled(&mut self) {
+        self.responder.cancelled().await;
+    }
+}
+
+/// Answers a CONNECT, plain or extended. Dropped without an answer it resets the stream.
+pub struct TunnelResponder {
     pledge: Pledge,
     stream: RequestStream<Bidi, Bytes>,
 }
 
-impl ConnectRequest {
-    pub(super) fn new(
-        authority: String,
-        headers: HeaderMap,
-        stream: RequestStream<Bidi, Bytes>,
-        pledge: Pledge,
-    ) -> Self {
-        Self {
-            authority,
-            headers,
-            pledge,
-            stream,
-        }
+impl TunnelResponder {
+    pub(super) fn new(stream: RequestStream<Bidi, Bytes>, pledge: Pledge) -> Self {
+        Self { pledge, stream }
     }
 
-    /// Answers 200 with `headers`; from then on the stream is the tunnel.
+    /// Answers 200 with `headers`; from then on the stream is the tunnel. Nothing the client sent after its request has
+    /// been looked at before.
     pub async fn accept(mut self, mut headers: HeaderMap) -> Result<Tunnel, RespondError> {
         body::strip_connection_fields(&mut headers);
+        headers.remove(header::CONTENT_LENGTH);
         let mut response = Response::new(());
         *response.headers_mut() = headers;
         self.stream.send_response(response).await?;
@@ -118,21 +142,20 @@ impl ConnectRequest {
         Ok(Tunnel::new(send, recv, self.pledge.flight().clone()))
     }
 
-    /// Answers with something other than success.
-    pub async fn refuse(mut self, response: Response<Bytes>) -> Result<(), RespondError> {
-        let (mut parts, body) = response.into_parts();
-        if parts.status.is_informational() || parts.status.is_success() {
+    /// Answers with something other than success, as [`Responder::respond`] does. What the client sent after its request
+    /// is never looked at.
+    pub async fn refuse<B>(self, response: Response<B>) -> Result<(), RespondError>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if response.status().is_success() {
             return Err(RespondError::Unfit);
         }
-        body::strip_connection_fields(&mut parts.headers);
-        self.stream
-            .send_response(Response::from_parts(parts, ()))
-            .await?;
-        self.pledge.keep();
-        if !body.is_empty() {
-            self.stream.send_data(body).await?;
-        }
-        Ok(self.stream.finish().await?)
+        let (send, _unread) = self.stream.split();
+        Responder::new(send, self.pledge, false)
+            .respond(response)
+            .await
     }
 
     /// Resolves when the client no longer wants the tunnel or is gone, and never otherwise. Cancel-safe.
@@ -141,10 +164,10 @@ impl ConnectRequest {
     }
 }
 
-impl fmt::Debug for ConnectRequest {
+impl fmt::Debug for TunnelResponder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConnectRequest")
-            .field("authority", &self.authority)
+        f.debug_struct("TunnelResponder")
+            .field("pledge", &self.pledge)
             .finish_non_exhaustive()
     }
 }

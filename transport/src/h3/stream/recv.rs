@@ -166,8 +166,10 @@ impl RecvHalf {
             if chunk.is_empty() {
                 self.incoming.queue.pop_front();
             }
-            if let Some(Piece::GoAway { id, .. }) = &piece {
-                self.shared.peer_goes_away(*id);
+            match &piece {
+                Some(Piece::GoAway { id, .. }) => self.shared.peer_goes_away(*id),
+                Some(Piece::Settings { upgrades, .. }) => self.shared.peer_set(*upgrades),
+                _ => {}
             }
             if piece.is_some() {
                 return Ok(piece);

@@ -28,6 +28,11 @@ async fn start() -> Pair {
                 while let Ok(true) = recv.read_chunks(&mut Vec::new()).await {}
                 let _gone = send.finish().await;
             }
+            Exchange::Upgrade(request, responder) => {
+                assert!(request.headers().contains_key("upgrade"));
+                let refused = Response::builder().status(501).body(Empty::new());
+                let _gone = responder.refuse(refused.unwrap()).await;
+            }
         }
     });
     pair
@@ -184,6 +189,60 @@ async fn requests() {
         (
             ":protocol without CONNECT",
             headers(&[GET[0], GET[1], GET[2], GET[3], (":protocol", "x")]),
+            message,
+        ),
+        (
+            "extended CONNECT",
+            headers(&[CONNECT, GET[1], GET[2], GET[3], (":protocol", "a/1.0")]),
+            Answered,
+        ),
+        (
+            "extended CONNECT with upgrade beside it",
+            headers(&[
+                CONNECT,
+                GET[1],
+                GET[2],
+                GET[3],
+                (":protocol", "a"),
+                ("upgrade", "b"),
+            ]),
+            message,
+        ),
+        (
+            ":protocol twice",
+            headers(&[
+                CONNECT,
+                GET[1],
+                GET[2],
+                GET[3],
+                (":protocol", "a"),
+                (":protocol", "a"),
+            ]),
+            message,
+        ),
+        (
+            ":protocol of two words",
+            headers(&[CONNECT, GET[1], GET[2], GET[3], (":protocol", "a b")]),
+            message,
+        ),
+        (
+            ":protocol of two versions",
+            headers(&[CONNECT, GET[1], GET[2], GET[3], (":protocol", "a/1/2")]),
+            message,
+        ),
+        (
+            "extended CONNECT without a path",
+            headers(&[CONNECT, GET[1], GET[2], (":protocol", "a")]),
+            message,
+        ),
+        (
+            "extended CONNECT without a scheme",
+            headers(&[CONNECT, GET[2], GET[3], (":protocol", "a")]),
+            message,
+        ),
+        (
+            "extended CONNECT without authority",
+            headers(&[CONNECT, GET[1], GET[3], (":protocol", "a"), ("host", "a")]),
             message,
         ),
         (
@@ -692,3 +751,5 @@ async fn streams_opened_to_be_given_up_end_the_connection() {
         Taken::Connection(codes::EXCESSIVE_LOAD)
     );
 }
+
+const CONNECT: (&str, &str) = (":method", "CONNECT");
