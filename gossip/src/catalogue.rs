@@ -60,6 +60,8 @@ pub struct Member {
     pub unproven: Vec<ServiceName>,
     /// When its certificate runs out, in seconds since 1970.
     pub not_after: u64,
+    /// What tells the documents it holds from other sets; see [`Documents::digest`](crate::Documents::digest).
+    pub documents: Option<[u8; 32]>,
 }
 
 /// One service on one node.
@@ -195,6 +197,7 @@ fn member(entry: &Entry, now_s: u64) -> Member {
         calls: manifest.calls.clone(),
         unproven: unproven.map(|service| service.name.clone()).collect(),
         not_after: entry.vetted.node.not_after,
+        documents: manifest.docs,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod answer;
 mod dial;
+mod documents;
 mod pull;
 mod pump;
 mod review;
@@ -22,9 +23,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::dial::Book;
+use self::documents::Syncs;
 use self::pull::Pulls;
 use crate::carrier::{Answer, Carrier};
 use crate::catalogue::Catalogue;
+use crate::documents::Library;
 use crate::engine::codec::Message;
 use crate::engine::{Engine, Outlet};
 use crate::guard::Guard;
@@ -49,6 +52,8 @@ pub(crate) struct Core {
     rumours: Mutex<Rumours>,
     rumours_due: Notify,
     pulls: Pulls,
+    pub(crate) library: Library,
+    syncs: Syncs,
     book: Mutex<Book>,
     seeds: Mutex<Vec<SocketAddr>>,
     /// Which version of which life of ours each peer is known to have.
@@ -70,6 +75,7 @@ impl Core {
         carrier: Arc<dyn Carrier>,
         own: Own,
         registry: Arc<Registry>,
+        library: Library,
     ) -> Self {
         let guard = Guard::new(
             &settings.trust_domain,
@@ -86,6 +92,8 @@ impl Core {
             rumours: Mutex::new(Rumours::new(Instant::now())),
             rumours_due: Notify::new(),
             pulls: Pulls::default(),
+            library,
+            syncs: Syncs::default(),
             book: Mutex::new(Book::open(&settings, &registry)),
             seeds: Mutex::new(dial::literal_seeds(&settings).collect()),
             acks: watch::Sender::default(),
@@ -112,6 +120,7 @@ impl Core {
         self.spawn(self.clone().keep_reviewing());
         self.spawn(self.clone().keep_building());
         self.spawn(self.clone().keep_announcing());
+        self.spawn(self.clone().keep_documents());
         self.spawn(self.clone().resolve_seeds());
         self.spawn(self.clone().dial());
         self.spawn(self.clone().keep_book());
@@ -177,8 +186,20 @@ impl Core {
                 .map_err(LocalError::Generation)?;
             own.new_life(generation);
         }
+        self.sign(&mut own, local)
+    }
+
+    /// Announces what is announced already, with the documents held now.
+    fn announce_again(&self) -> Result<(), LocalError> {
+        let mut own = self.own();
+        let local = own.local.clone();
+        self.sign(&mut own, local)
+    }
+
+    fn sign(&self, own: &mut Own, local: Local) -> Result<(), LocalError> {
+        own.documents = self.library.documents().digest();
         let signed = own.sign(local)?;
-        self.put(&own, signed);
+        self.put(own, signed);
         Ok(())
     }
 
@@ -191,9 +212,7 @@ impl Core {
             .map_err(LocalError::Generation)?;
         own.new_life(generation);
         let local = own.local.clone();
-        let signed = own.sign(local)?;
-        self.put(&own, signed);
-        Ok(())
+        self.sign(&mut own, local)
     }
 
     fn next_generation(&self, at_least: u64) -> std::io::Result<u64> {

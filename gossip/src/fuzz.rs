@@ -1,6 +1,9 @@
 //! Ways in for a fuzzer: everything that reads bytes of a peer. Each panics if what it read would be written differently.
 
-use crate::wire::credentials::Credentials;
+use crate::wire::credentials::{Credentials, hash};
+use crate::wire::document::{
+    Bodies, Envelope, Kept, Listing, SignedGrantWire, encode_content, encode_grant,
+};
 use crate::wire::manifest::{Manifest, Record};
 use crate::wire::{Frame, Page, Question};
 
@@ -43,6 +46,29 @@ pub fn fuzz_frame(bytes: &[u8]) {
     }
 }
 
+/// Reads `bytes` as everything that has to do with documents.
+pub fn fuzz_document(bytes: &[u8]) {
+    if let Ok((envelope, grant, draft)) = Envelope::decode(bytes) {
+        assert_eq!(envelope.encode(), bytes);
+        assert_eq!(encode_grant(&grant), envelope.grant.0);
+        let content = encode_content(&draft, hash(&envelope.grant.0));
+        assert_eq!(content, envelope.content.0);
+    }
+    if let Ok((signed, grant)) = SignedGrantWire::decode(bytes) {
+        assert_eq!(signed.encode(), bytes);
+        assert_eq!(encode_grant(&grant), signed.grant.0);
+    }
+    if let Ok(listing) = Listing::decode(bytes) {
+        assert_eq!(listing.encode(), bytes);
+    }
+    if let Ok(bodies) = Bodies::decode(bytes) {
+        assert_eq!(bodies.encode(), bytes);
+    }
+    if let Ok(kept) = Kept::decode(bytes) {
+        assert_eq!(kept.encode(), bytes);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -50,12 +76,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::documents::{BODY_BYTES_MAX, Draft, Grant, SignedGrant};
     use crate::local::State;
     use crate::metrics::Refusal;
-    use crate::names::{NodeId, ServiceName};
+    use crate::names::{DocumentKind, NodeId, OperatorName, ServiceName};
     use crate::wire::credentials::{CREDENTIALS_BYTES_MAX, ServiceProof};
     use crate::wire::manifest::{MANIFEST_BYTES_MAX, Service};
-    use crate::wire::{Blob, Entry, Vouched};
+    use crate::wire::{Blob, Entry, Row, Vouched};
 
     fn manifest() -> Manifest {
         let service = |name: &str| Service {
@@ -84,7 +111,7 @@ mod tests {
             services: vec![service("orders"), service("web")],
             calls: vec![ServiceName::parse("db").unwrap()],
             credentials: [2; 32],
-            docs: vec![],
+            docs: Some([3; 32]),
         }
     }
 
@@ -105,6 +132,58 @@ mod tests {
             chain,
             services: BTreeMap::from([(ServiceName::parse("web").unwrap(), proof)]),
         }
+    }
+
+    fn grant() -> Grant {
+        Grant {
+            trust_domain: "example.org".into(),
+            operator: OperatorName::parse("alice").unwrap(),
+            public_key: [4; 32],
+            kinds: ["policy", "route"]
+                .map(|kind| DocumentKind::parse(kind).unwrap())
+                .into(),
+            not_before: 1,
+            not_after: 2_000_000_000,
+            serial: [5; 16],
+        }
+    }
+
+    fn draft() -> Draft {
+        Draft {
+            key: "policy/orders".parse().unwrap(),
+            revision: 7,
+            issued: 1_790_000_000,
+            deleted: false,
+            body: "[[grant]]".into(),
+        }
+    }
+
+    fn document_samples() -> Vec<Vec<u8>> {
+        let signed = grant().signed(vec![6; 71]).unwrap();
+        let document = draft().signed(&signed, vec![8; 64]);
+        let row = Row {
+            kind: "policy".into(),
+            name: "orders".into(),
+            revision: 7,
+            hash: [9; 32],
+        };
+        vec![
+            document.clone(),
+            signed.encode(),
+            Listing {
+                rows: vec![row],
+                more: true,
+            }
+            .encode(),
+            Bodies {
+                documents: vec![Blob(document.clone())],
+            }
+            .encode(),
+            Kept {
+                revisions: vec![(1_790_000_000, Blob(document))],
+            }
+            .encode(),
+        ]
     }
 
     fn samples() -> Vec<Vec<u8>> {
@@ -138,12 +217,20 @@ mod tests {
                 more: true,
             }
             .encode(),
+            Question::Bodies {
+                hashes: vec![[9; 32]],
+            }
+            .encode(),
         ]
+        .into_iter()
+        .chain(document_samples())
+        .collect()
     }
 
     fn read(bytes: &[u8]) {
         fuzz_frame(bytes);
         fuzz_manifest(bytes);
+        fuzz_document(bytes);
     }
 
     #[test]
@@ -157,6 +244,57 @@ mod tests {
             Ok(credentials())
         );
         samples().iter().for_each(|bytes| read(bytes));
+    }
+
+    #[test]
+    fn documents_read_back() {
+        let signed = grant().signed(vec![6; 71]).unwrap();
+        assert_eq!(SignedGrant::decode(&signed.encode()), Ok(signed.clone()));
+        let (_, read_grant, read_draft) = Envelope::decode(&document_samples()[0]).unwrap();
+        assert_eq!((read_grant, read_draft), (grant(), draft()));
+    }
+
+    fn no_document(change: impl FnOnce(&mut Draft), refusal: Refusal) {
+        let mut draft = draft();
+        change(&mut draft);
+        let signed = grant().signed(vec![6; 71]).unwrap();
+        let document = draft.signed(&signed, vec![8; 64]);
+        assert_eq!(
+            Envelope::decode(&document).err(),
+            Some(refusal),
+            "{}",
+            draft.body.len()
+        );
+    }
+
+    #[test]
+    fn documents_that_make_no_sense_are_refused() {
+        no_document(|draft| draft.revision = 0, Refusal::Malformed);
+        no_document(|draft| draft.revision = u64::MAX, Refusal::Malformed);
+        no_document(|draft| draft.deleted = true, Refusal::Malformed);
+        let long = "x".repeat(BODY_BYTES_MAX + 1);
+        no_document(|draft| draft.body = long, Refusal::TooLarge);
+        let longer = "x".repeat(2 * BODY_BYTES_MAX);
+        no_document(|draft| draft.body = longer, Refusal::TooLarge);
+    }
+
+    #[test]
+    fn a_document_goes_with_one_grant_only() {
+        let (one, other) = (
+            grant(),
+            Grant {
+                serial: [1; 16],
+                ..grant()
+            },
+        );
+        let [one, other] = [one, other].map(|grant| grant.signed(vec![6; 71]).unwrap());
+        let (mut envelope, ..) = Envelope::decode(&draft().signed(&one, vec![8; 64])).unwrap();
+        let (of_other, ..) = Envelope::decode(&draft().signed(&other, vec![8; 64])).unwrap();
+        envelope.grant = of_other.grant;
+        assert_eq!(
+            Envelope::decode(&envelope.encode()).err(),
+            Some(Refusal::Grant)
+        );
     }
 
     fn refused(change: impl FnOnce(&mut Manifest)) {
@@ -217,7 +355,7 @@ mod tests {
 
         #[test]
         fn anything_near_what_is_right_is_read_or_refused(
-            which in 0usize..6,
+            which in 0usize..12,
             edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
             cut in any::<prop::sample::Index>(),
         ) {

@@ -269,6 +269,11 @@ impl Guard {
         self.take_share(peer, |share, now| share.records.take(now, checks))
     }
 
+    /// Charges the peer for one document, which costs up to two signatures.
+    pub(crate) fn charge_document(&self, peer: &Arc<str>) -> Result<(), Refusal> {
+        self.take_share(peer, |share, now| share.records.take(now, 2))
+    }
+
     fn take_share(
         &self,
         peer: &Arc<str>,

@@ -12,6 +12,7 @@ mod budget;
 pub mod carrier;
 pub mod catalogue;
 mod core;
+pub mod documents;
 mod engine;
 #[doc(hidden)]
 pub mod fuzz;
@@ -36,8 +37,11 @@ mod wire;
 
 pub use carrier::{Answer, Carrier, CarrierError, Inbound};
 pub use catalogue::{Catalogue, Instance, Liveness, Member};
+pub use documents::{Document, DocumentKey, Documents, Revision};
 pub use local::{Caps, Local, LocalError, LocalService, State};
 pub use membership::{Hint, Membership, StartError};
-pub use names::{Labels, NameError, NodeId, NodeName, ServiceName};
-pub use proof::{ProofError, Proven, SignError, Signer, Verifier};
+pub use names::{
+    DocumentKind, DocumentName, Labels, NameError, NodeId, NodeName, OperatorName, ServiceName,
+};
+pub use proof::{ProofError, Proven, SignError, Signer, Verifier, verify_operator};
 pub use settings::{Clock, Settings};

@@ -9,6 +9,7 @@ use tokio::time::{sleep, timeout};
 use crate::carrier::Carrier;
 use crate::catalogue::Catalogue;
 use crate::core::Core;
+use crate::documents::{Documents, Library, Receipt, Revision, SubmitError};
 use crate::local::{Local, LocalError, State};
 use crate::names::NodeName;
 use crate::own::{Own, next_generation};
@@ -42,6 +43,9 @@ pub enum StartError {
     /// The generation could not be read or kept.
     #[error("the generation cannot be kept")]
     Generation(#[source] std::io::Error),
+    /// The directory of the documents could not be read.
+    #[error("the documents cannot be read")]
+    Documents(#[source] std::io::Error),
 }
 
 impl Membership {
@@ -58,8 +62,9 @@ impl Membership {
         let generation = next_generation(now_ms, 1, settings.generation_file.as_deref())
             .map_err(StartError::Generation)?;
         let own = Own::new(&settings, verifier.clone(), local.clone(), generation);
+        let library = Library::open(&settings, verifier.clone()).map_err(StartError::Documents)?;
         let registry = Arc::new(Registry::new(&settings, own.id(), verifier));
-        let core = Arc::new(Core::new(settings, carrier, own, registry));
+        let core = Arc::new(Core::new(settings, carrier, own, registry, library));
         core.announce(local)?;
         core.start();
         Ok(Self { core })
@@ -91,10 +96,39 @@ impl Membership {
         }
     }
 
+    /// The documents held at present. Takes no lock.
+    pub fn documents(&self) -> Arc<Documents> {
+        self.core.library.documents()
+    }
+
+    /// Tells the version of the documents whenever they change.
+    pub fn document_changes(&self) -> watch::Receiver<u64> {
+        self.core.library.changes()
+    }
+
+    /// Checks a document that an operator signed, without taking it.
+    pub fn check(&self, document: &[u8]) -> Result<Revision, SubmitError> {
+        let checked = self.core.library.checker.check_new(document);
+        checked.map_err(|refusal| {
+            refusal.count(1);
+            SubmitError::Refused(refusal)
+        })
+    }
+
+    /// Takes a document that an operator signed. When it returns the document is on disk, and others are being told of it.
+    pub async fn submit(&self, document: &[u8]) -> Result<Receipt, SubmitError> {
+        let receipt = self.core.submit(document).await;
+        if let Err(SubmitError::Refused(refusal)) = &receipt {
+            refusal.count(1);
+        }
+        receipt
+    }
+
     /// Checks everybody's certificates again. To be called when the trust bundle or the revocations changed; takes as long as
-    /// checking two signatures per node and service, and blocks.
+    /// checking two signatures per node and service, and blocks. Documents are checked again right after.
     pub fn recheck(&self) {
         self.core.registry.recheck();
+        self.core.recheck_documents();
     }
 
     /// Says goodbye: draining until the others know it (3 seconds at most), then gone, then a second for that to spread. Ends all

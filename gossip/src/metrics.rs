@@ -17,6 +17,15 @@ pub const RECEIVED: &str = "starling_gossip_received_bytes_total";
 /// Members by liveness.
 pub const MEMBERS: &str = "starling_gossip_members";
 
+/// Revisions of documents taken in, by the way they came.
+pub const DOCUMENTS_ACCEPTED: &str = "starling_gossip_documents_accepted_total";
+/// Documents held that are not deleted.
+pub const DOCUMENTS: &str = "starling_gossip_documents";
+/// Documents of which two differ under one revision.
+pub const DOCUMENT_FORKS: &str = "starling_gossip_document_forks";
+/// Documents known to exist whose files are broken or gone.
+pub const DOCUMENTS_LOST: &str = "starling_gossip_documents_lost";
+
 /// Describes all of the above to the installed recorder.
 pub fn describe() {
     describe_counter!(
@@ -48,6 +57,19 @@ pub fn describe() {
     describe_gauge!(
         MEMBERS,
         "Members we hold a manifest of, by liveness; ourselves included"
+    );
+    describe_counter!(
+        DOCUMENTS_ACCEPTED,
+        "Revisions of documents taken in as news, by the way they came; those read from disk are not counted"
+    );
+    describe_gauge!(DOCUMENTS, "Documents held; deleted ones are not counted");
+    describe_gauge!(
+        DOCUMENT_FORKS,
+        "Documents of which two differ under the newest revision"
+    );
+    describe_gauge!(
+        DOCUMENTS_LOST,
+        "Documents whose files here are broken or gone and that no peer gave back yet"
     );
 }
 
@@ -93,8 +115,18 @@ pub enum Refusal {
     Unproven,
     /// Two different records of the same node under one number.
     Fork,
-    /// We know as many nodes, or as many lives of nodes, as we are willing to.
+    /// We know as many nodes, lives of nodes or documents as we are willing to.
     Full,
+    /// The operator's grant is not signed by a root of this mesh.
+    Grant,
+    /// The operator's grant does not name the document's kind.
+    Kind,
+    /// The document was issued before or after its operator's grant was valid.
+    GrantDates,
+    /// The operator's key is revoked.
+    Revoked,
+    /// A document that was not asked for.
+    Unasked,
 }
 
 impl Refusal {
@@ -121,6 +153,11 @@ impl Refusal {
             Self::Unproven => "unproven",
             Self::Fork => "fork",
             Self::Full => "full",
+            Self::Grant => "grant",
+            Self::Kind => "kind",
+            Self::GrantDates => "grant_dates",
+            Self::Revoked => "revoked",
+            Self::Unasked => "unasked",
         }
     }
 

@@ -78,6 +78,19 @@ name! {
     ServiceName
 }
 
+name! {
+    /// What a document is about, such as `policy`. Cheap to clone.
+    DocumentKind
+}
+name! {
+    /// The name of a document among those of its kind. Cheap to clone.
+    DocumentName
+}
+name! {
+    /// Who signs documents, such as `alice`. Cheap to clone.
+    OperatorName
+}
+
 /// A node as the wire names it: the first 16 bytes of SHA-256 over its SPIFFE ID. It survives key renewal, has one length, and
 /// cannot be claimed without a certificate for that ID.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

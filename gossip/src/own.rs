@@ -33,6 +33,8 @@ pub(crate) struct Own {
     pub(crate) generation: u64,
     sequence: u64,
     credentials: Option<Proof>,
+    /// The digest of the documents we hold.
+    pub(crate) documents: Option<[u8; 32]>,
 }
 
 /// Credentials, kept as long as the chains they were made from. Signatures differ each time, and with them the hash, so making
@@ -72,6 +74,7 @@ impl Own {
             generation,
             sequence: 0,
             credentials: None,
+            documents: None,
         }
     }
 
@@ -143,7 +146,7 @@ impl Own {
             },
             calls: local.calls.clone(),
             credentials,
-            docs: Vec::new(),
+            docs: self.documents,
         }
     }
 

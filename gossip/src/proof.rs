@@ -3,6 +3,8 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use ring::signature::{ED25519, UnparsedPublicKey};
+
 /// Signs with the key of one SVID, of the node or of a service.
 pub trait Signer: Send + Sync + 'static {
     /// Signs `message` with the leaf's key.
@@ -20,6 +22,30 @@ pub trait Verifier: Send + Sync + 'static {
 
     /// Checks that `signature` over `message` was made with the proven key.
     fn verify(&self, proven: &Proven, message: &[u8], signature: &[u8]) -> Result<(), ProofError>;
+
+    /// Checks that `signature` over `message` was made with the key of a trusted root itself, not of anything a root signed.
+    fn root(&self, message: &[u8], signature: &[u8]) -> Result<(), ProofError>;
+
+    /// Checks that `signature` over `message` was made with an operator's Ed25519 key, and that the key is not revoked.
+    fn operator(
+        &self,
+        public_key: &[u8; 32],
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), ProofError> {
+        verify_operator(public_key, message, signature)
+    }
+}
+
+/// Checks an Ed25519 signature.
+pub fn verify_operator(
+    public_key: &[u8; 32],
+    message: &[u8],
+    signature: &[u8],
+) -> Result<(), ProofError> {
+    UnparsedPublicKey::new(&ED25519, public_key)
+        .verify(message, signature)
+        .map_err(|_wrong| ProofError::Signature)
 }
 
 /// Who a chain proves, with what key, for how long.
@@ -50,4 +76,7 @@ pub enum ProofError {
     /// The signature does not belong to the message and key.
     #[error("the signature is wrong")]
     Signature,
+    /// The key is revoked.
+    #[error("the key is revoked")]
+    Revoked,
 }

@@ -38,6 +38,8 @@ pub(crate) struct Registry {
     vetted: Mutex<Cache>,
     /// Told whenever the catalogue may have to change.
     pub(crate) changed: Notify,
+    /// Told whenever somebody says that it holds other documents than before.
+    pub(crate) documents_due: Notify,
 }
 
 /// How a record reached us.
@@ -80,6 +82,7 @@ impl Registry {
             table: Mutex::default(),
             vetted: Mutex::default(),
             changed: Notify::new(),
+            documents_due: Notify::new(),
         }
     }
 
@@ -223,7 +226,11 @@ impl Registry {
             table.check_former(node, now, self.dead_grace)?;
         }
         let evidence = (source != Source::Relay).then_some(self.evidence);
-        let before = table.entries.remove(&node).filter(|_| !is_new_life);
+        let before = table.entries.remove(&node);
+        if manifest.docs != before.as_ref().and_then(|entry| entry.manifest.docs) {
+            self.documents_due.notify_one();
+        }
+        let before = before.filter(|_| !is_new_life);
         let mut pulse = before.map_or_else(|| Pulse::new(now, evidence), |entry| entry.pulse);
         if let Some(evidence) = evidence {
             pulse.seen(now, evidence);

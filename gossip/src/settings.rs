@@ -26,6 +26,8 @@ pub struct Settings {
     pub generation_file: Option<PathBuf>,
     /// File that keeps the peers we have seen, so that we find the mesh though every seed is gone.
     pub peers_file: Option<PathBuf>,
+    /// Directory that keeps the documents; it exists and nobody else writes there. `None` keeps them in memory.
+    pub documents_dir: Option<PathBuf>,
     /// The wall clock.
     pub clock: Clock,
 }
@@ -42,6 +44,7 @@ impl Settings {
             nodes_max: 400,
             generation_file: None,
             peers_file: None,
+            documents_dir: None,
             clock: Clock::system(),
         }
     }

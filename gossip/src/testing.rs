@@ -6,6 +6,7 @@ mod attacker;
 mod authority;
 mod counters;
 mod memory;
+mod operator;
 pub mod suite;
 
 use std::net::SocketAddr;
@@ -19,8 +20,9 @@ pub use self::attacker::{Attacker, Captured};
 pub use self::authority::{Authority, Svid};
 pub use self::counters::Counters;
 pub use self::memory::{Faults, Memory};
+pub use self::operator::Operator;
 use crate::{
-    Caps, Carrier, Catalogue, Clock, Labels, Local, LocalService, Membership, NodeName,
+    Caps, Carrier, Catalogue, Clock, Documents, Labels, Local, LocalService, Membership, NodeName,
     ServiceName, Settings, Signer, State, Verifier,
 };
 
@@ -35,6 +37,9 @@ pub trait Network: Send + Sync {
 
     /// The SVID of a service.
     fn service(&self, name: &str) -> Arc<dyn Signer>;
+
+    /// Signs with the key of the root itself.
+    fn sign_as_root(&self, message: &[u8]) -> Vec<u8>;
 
     /// The wall clock of its nodes.
     fn clock(&self) -> Clock;
@@ -155,6 +160,35 @@ impl Node {
     /// Its present catalogue.
     pub fn catalogue(&self) -> Arc<Catalogue> {
         self.membership.catalogue()
+    }
+
+    /// The documents it holds.
+    pub fn documents(&self) -> Arc<Documents> {
+        self.membership.documents()
+    }
+
+    /// Waits until the documents are as `condition` wants them; tells how long that took. Panics after `limit`.
+    pub async fn until_documents(
+        &self,
+        what: &str,
+        limit: Duration,
+        condition: impl Fn(&Documents) -> bool,
+    ) -> Duration {
+        let began = Instant::now();
+        let mut changes = self.membership.document_changes();
+        let met = async {
+            while !condition(&self.documents()) {
+                changes.changed().await.unwrap();
+            }
+        };
+        if timeout(limit, met).await.is_err() {
+            panic!(
+                "{}: not within {limit:?}: {what}\n{:#?}",
+                self.name(),
+                self.documents()
+            );
+        }
+        began.elapsed()
     }
 
     /// Waits until the catalogue is as `condition` wants it; tells how long that took. Panics after `limit`.

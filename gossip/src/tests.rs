@@ -1,4 +1,5 @@
 //! What several memberships do together, in memory and on a clock that does not wait.
 
 mod behaviour;
+mod documents;
 mod simulation;

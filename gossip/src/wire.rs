@@ -5,6 +5,7 @@
 //! outside this module derives serde, so a change in the domain cannot change the protocol by accident.
 
 pub(crate) mod credentials;
+pub(crate) mod document;
 pub(crate) mod manifest;
 
 use std::fmt;
@@ -67,6 +68,20 @@ pub(crate) enum Question {
     All { after: Option<[u8; 16]> },
     /// These nodes, whatever you believe of them.
     Nodes { nodes: Vec<[u8; 16]> },
+    /// Which documents you hold, in order of hash, after this one. Answered by a [`Listing`](document::Listing).
+    Listing { after: Option<[u8; 32]> },
+    /// These documents. Answered by [`Bodies`](document::Bodies).
+    Bodies { hashes: Vec<[u8; 32]> },
+}
+
+/// One revision of a document that a node holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) kind: String,
+    pub(crate) name: String,
+    pub(crate) revision: u64,
+    /// SHA-256 of what the operator signed.
+    pub(crate) hash: [u8; 32],
 }
 
 /// A page of an answer.
@@ -131,6 +146,7 @@ impl Question {
         let question: Self = decode::<_, { READ_FACTOR * QUESTION_BYTES_MAX }>(bytes)?;
         match &question {
             Self::Nodes { nodes } if nodes.len() > ENTRIES_MAX => Err(Refusal::TooMany),
+            Self::Bodies { hashes } if hashes.len() > HASHES_MAX => Err(Refusal::TooMany),
             _ => Ok(question),
         }
     }
@@ -215,6 +231,9 @@ pub(crate) const ENTRIES_MAX: usize = 600;
 
 /// Records in one frame. At the limit the whole frame is refused.
 pub(crate) const RECORDS_MAX: usize = 2_000;
+
+/// Documents asked for at once: what an answer has room for if they are of usual size (2 KiB).
+pub(crate) const HASHES_MAX: usize = 256;
 
 /// What the length of a [`Blob`] takes at most.
 pub(crate) const LENGTH_BYTES_MAX: usize = 9;

@@ -13,10 +13,12 @@ use starling_transport::{Leaf, SpiffeId, Svid, TrustBundle, TrustDomain};
 use crate::state::{NODE_CHAIN, NODE_KEY, StateDir, TRUST, service_files};
 
 mod error;
+mod operator;
 mod request;
 mod template;
 
 pub use error::CaError;
+pub use operator::RootKey;
 #[doc(hidden)]
 pub use request::fuzz as fuzz_request;
 pub use request::{Asking, RequestError};

@@ -123,6 +123,12 @@ impl Verifier for BundleVerifier {
         let verdict = Leaf::verify_with(&proven.public_key, message, signature);
         verdict.map_err(|_refusal| ProofError::Signature)
     }
+
+    fn root(&self, message: &[u8], signature: &[u8]) -> Result<(), ProofError> {
+        let trust = self.0.current().trust.clone();
+        let verdict = trust.verify_root_signature(message, signature);
+        verdict.map_err(|_refusal| ProofError::Signature)
+    }
 }
 
 fn unix_s(time: SystemTime) -> u64 {

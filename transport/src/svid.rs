@@ -162,6 +162,8 @@ pub struct TrustBundle {
     roots: Arc<RootCertStore>,
     certs: Arc<[CertificateDer<'static>]>,
     revocations: Arc<Revocations>,
+    /// The keys of the roots, as their certificates hold them.
+    keys: Arc<[Vec<u8>]>,
 }
 
 impl TrustBundle {
@@ -188,7 +190,9 @@ impl TrustBundle {
         certs: Vec<CertificateDer<'static>>,
     ) -> Result<Self, SvidError> {
         let mut roots = RootCertStore::empty();
+        let mut keys = Vec::new();
         for cert in &certs {
+            keys.extend(public_key(cert));
             roots.add(cert.clone()).map_err(SvidError::Key)?;
         }
         if roots.is_empty() {
@@ -199,6 +203,7 @@ impl TrustBundle {
             roots: Arc::new(roots),
             certs: certs.into(),
             revocations: Arc::default(),
+            keys: keys.into(),
         })
     }
 
@@ -261,6 +266,17 @@ impl TrustBundle {
         // Last, so that a revoked node is told so only if it once was one of us.
         self.revocations.check(&leaf, intermediates)?;
         Ok(leaf)
+    }
+
+    /// Whether `signature` over `message` was made with the key of a root itself (ECDSA over P-256 with SHA-256), not of anything
+    /// that a root signed.
+    pub fn verify_root_signature(&self, message: &[u8], signature: &[u8]) -> Result<(), Refusal> {
+        let is_by = |key: &Vec<u8>| Leaf::verify_with(key, message, signature).is_ok();
+        if self.keys.iter().any(is_by) {
+            Ok(())
+        } else {
+            Err(Refusal::BadSignature)
+        }
     }
 
     /// The same for a chain of plain DER, as records carry it.
@@ -475,6 +491,12 @@ pub(crate) fn common_name(cert: &X509Certificate<'_>) -> Option<String> {
         return None;
     };
     name.as_str().ok().map(str::to_owned)
+}
+
+/// The subject public key of a certificate, if it can be read.
+fn public_key(der: &[u8]) -> Option<Vec<u8>> {
+    let (_, cert) = X509Certificate::from_der(der).ok()?;
+    Some(cert.public_key().subject_public_key.data.to_vec())
 }
 
 pub(crate) fn system_time(unix_s: i64) -> SystemTime {

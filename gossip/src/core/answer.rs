@@ -42,18 +42,20 @@ impl Core {
     fn answer_to(&self, peer: &Arc<str>, question: &[u8]) -> Result<Bytes, Refusal> {
         let asker = self.guard.admit_peer(peer, question.len())?;
         let page = match Question::decode(question)? {
-            Question::Ping => Page::default(),
-            Question::All { after } => self.registry.page(
-                &Wanted::After(after.map(NodeId::from_bytes)),
-                ANSWER_BYTES_MAX,
-            ),
+            Question::Ping => Page::default().encode(),
+            Question::All { after } => {
+                let after = Wanted::After(after.map(NodeId::from_bytes));
+                self.registry.page(&after, ANSWER_BYTES_MAX).encode()
+            }
             Question::Nodes { nodes } => {
                 let nodes = nodes.into_iter().map(NodeId::from_bytes).collect();
-                self.registry.page(&Wanted::Nodes(nodes), ANSWER_BYTES_MAX)
+                let nodes = Wanted::Nodes(nodes);
+                self.registry.page(&nodes, ANSWER_BYTES_MAX).encode()
             }
+            Question::Listing { after } => self.listing(after).encode(),
+            Question::Bodies { hashes } => self.bodies(&hashes).encode(),
         };
         self.registry.seen(asker);
-        let page = page.encode();
         self.guard.charge(peer, page.len())?;
         Ok(page.into())
     }

@@ -105,7 +105,7 @@ impl Core {
     pub(super) async fn keep_announcing(self: Arc<Self>) {
         loop {
             sleep(self.settings.ttl.div_f64(3.0 + fastrand::f64() * 0.5)).await;
-            if let Err(error) = self.announce(self.local()) {
+            if let Err(error) = self.announce_again() {
                 tracing::error!(%error, "our own manifest could not be renewed");
             }
         }

@@ -7,12 +7,14 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::{Node, Port};
+use crate::documents::digest;
 use crate::local::State;
 use crate::metrics::Refusal;
 use crate::names::{NodeId, ServiceName};
 use crate::wire::credentials::{Credentials, ServiceProof, hash, proof_bytes};
+use crate::wire::document::{Bodies, Listing};
 use crate::wire::manifest::{Manifest, Record, Service, signed_bytes, trust_domain_hash};
-use crate::wire::{Blob, Entry, Frame, Page, Question, Vouched};
+use crate::wire::{Blob, Entry, Frame, Page, Question, Row, Vouched};
 use crate::{Inbound, Signer};
 
 /// A member gone bad.
@@ -113,6 +115,59 @@ impl Attacker {
         timeout(limit, next).await.ok().flatten()
     }
 
+    /// Says to `to` that it holds `documents`, whatever they are, and hands them out until `limit`.
+    pub(crate) async fn offer_documents(
+        &self,
+        to: SocketAddr,
+        now_ms: u64,
+        documents: &[(Row, Vec<u8>)],
+        limit: Duration,
+    ) {
+        let mut rows: Vec<Row> = documents.iter().map(|(row, _)| row.clone()).collect();
+        rows.sort_by_key(|row| row.hash);
+        let manifest = Manifest {
+            docs: digest(rows.iter().map(|row| &row.hash)),
+            sequence: now_ms,
+            kv_version: now_ms,
+            ..self.manifest(1, now_ms / 1000)
+        };
+        let record = Blob(self.sign(&manifest));
+        let listing = Listing { rows, more: false };
+        let page = Page {
+            records: vec![Vouched {
+                record: record.clone(),
+                credentials: Blob(self.credentials.clone()),
+            }],
+            more: false,
+        };
+        let records = vec![record];
+        self.send(to, Frame::Rumour { hops: 0, records }.encode())
+            .await;
+        let serve = async {
+            while let Some(inbound) = self.port.carrier.receive().await {
+                let Inbound::Question {
+                    question, answer, ..
+                } = inbound
+                else {
+                    continue;
+                };
+                let bytes = match Question::decode(&question).unwrap() {
+                    Question::Listing { .. } => listing.encode(),
+                    Question::Bodies { .. } => Bodies {
+                        documents: documents
+                            .iter()
+                            .map(|(_, bytes)| Blob(bytes.clone()))
+                            .collect(),
+                    }
+                    .encode(),
+                    _ => page.encode(),
+                };
+                drop(answer.send(Bytes::from(bytes)));
+            }
+        };
+        let _ = timeout(limit, serve).await;
+    }
+
     /// A manifest of ours, as an honest node would sign it.
     pub(super) fn manifest(&self, generation: u64, issued: u64) -> Manifest {
         Manifest {
@@ -131,7 +186,7 @@ impl Attacker {
             services: Vec::new(),
             calls: Vec::new(),
             credentials: hash(&self.credentials),
-            docs: Vec::new(),
+            docs: None,
         }
     }
 

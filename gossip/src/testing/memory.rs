@@ -215,6 +215,10 @@ impl Network for Memory {
         Arc::new(self.authority.service(name))
     }
 
+    fn sign_as_root(&self, message: &[u8]) -> Vec<u8> {
+        self.authority.sign_as_root(message)
+    }
+
     fn clock(&self) -> Clock {
         self.clock_with(Arc::default())
     }

@@ -1,5 +1,7 @@
 //! What every network has to carry: the same tests in memory and over QUIC. Each panics when a promise is broken.
 
+pub mod documents;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ pub async fn run(network: &dyn Network) {
     a_restart_replaces_at_once(network).await;
     a_service_needs_proof(network).await;
     forgeries_have_no_effect(network, None).await;
+    documents::run(network).await;
 }
 
 /// Nodes that know one seed between them end up with one view.

@@ -14,7 +14,7 @@ use crate::testing::{Attacker, Counters, Faults, Memory, Network, Node};
 use crate::{Hint, Liveness, NodeName, Settings, State};
 
 /// Runs a simulation under a seed, and tells which it was if it fails.
-fn simulate<F: Future<Output = ()>>(story: impl FnOnce(Memory) -> F) {
+pub(super) fn simulate<F: Future<Output = ()>>(story: impl FnOnce(Memory) -> F) {
     let seed = std::env::var("STARLING_SEED").ok().map_or_else(
         || fastrand::u64(..),
         |seed| seed.parse().expect("STARLING_SEED is a number"),
@@ -41,7 +41,7 @@ impl Drop for Told {
 }
 
 /// `count` nodes, each with two earlier ones as seeds.
-async fn start(network: &Memory, count: usize) -> Vec<Node> {
+pub(super) async fn start(network: &Memory, count: usize) -> Vec<Node> {
     let mut nodes: Vec<Node> = Vec::new();
     for index in 0..count {
         let seeds: Vec<_> = nodes.iter().take(2).map(|node| node.port.addr).collect();
@@ -61,7 +61,10 @@ fn sees_alive(view: &Catalogue, expected: &BTreeSet<&str>) -> bool {
         == *expected
 }
 
-async fn all_see<'a>(nodes: impl IntoIterator<Item = &'a Node> + Clone, limit: Duration) {
+pub(super) async fn all_see<'a>(
+    nodes: impl IntoIterator<Item = &'a Node> + Clone,
+    limit: Duration,
+) {
     let names: BTreeSet<&str> = nodes.clone().into_iter().map(Node::name).collect();
     for node in nodes {
         node.until("everybody and nobody else", limit, |view| {
@@ -86,9 +89,9 @@ async fn spread(network: &Memory, nodes: &mut [Node], at: usize, service: &str) 
     slowest
 }
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 
-fn lossy(network: &Memory, loss: f64) {
+pub(super) fn lossy(network: &Memory, loss: f64) {
     network.set_faults(Faults {
         loss,
         latency_max: Duration::from_millis(20),

@@ -31,8 +31,8 @@ pub(crate) struct Manifest {
     pub(crate) calls: Vec<ServiceName>,
     /// SHA-256 of the credentials.
     pub(crate) credentials: [u8; 32],
-    /// The documents the node holds. Empty until there are documents.
-    pub(crate) docs: Vec<Doc>,
+    /// The digest of the documents the node holds, if it holds any.
+    pub(crate) docs: Option<[u8; 32]>,
 }
 
 /// One announced instance.
@@ -43,14 +43,6 @@ pub(crate) struct Service {
     pub(crate) labels: Labels,
     pub(crate) weight: u32,
     pub(crate) healthy: bool,
-}
-
-/// One held document: name, revision, and the beginning of its hash.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Doc {
-    pub(crate) name: String,
-    pub(crate) revision: u64,
-    pub(crate) hash: [u8; 8],
 }
 
 /// A manifest as it travels: the very bytes that were signed, and the signature.
@@ -141,7 +133,7 @@ struct ManifestWire {
     services: Vec<ServiceWire>,
     calls: Vec<String>,
     credentials: [u8; 32],
-    docs: Vec<Doc>,
+    docs: Option<[u8; 32]>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -182,7 +174,7 @@ impl From<&Manifest> for ManifestWire {
             services: manifest.services.iter().map(ServiceWire::from).collect(),
             calls: manifest.calls.iter().map(ToString::to_string).collect(),
             credentials: manifest.credentials,
-            docs: manifest.docs.clone(),
+            docs: manifest.docs,
         }
     }
 }
@@ -211,9 +203,7 @@ impl ManifestWire {
             && (1..NUMBER_MAX).contains(&self.sequence)
             && (1..NUMBER_MAX).contains(&self.kv_version)
             && (1..=TTL_S_MAX).contains(&self.ttl_s);
-        let counts_ok = self.services.len() <= SERVICES_MAX
-            && self.calls.len() <= CALLS_MAX
-            && self.docs.len() <= DOCS_MAX;
+        let counts_ok = self.services.len() <= SERVICES_MAX && self.calls.len() <= CALLS_MAX;
         if !addrs_ok || !numbers_ok || !counts_ok || !word_ok(&self.zone) {
             return None;
         }
@@ -284,7 +274,6 @@ pub(crate) const SERVICES_MAX: usize = 128;
 /// Services one node's apps call.
 pub(crate) const CALLS_MAX: usize = 256;
 
-const DOCS_MAX: usize = 64;
 const WORD_BYTES_MAX: usize = 63;
 
 /// A manifest is good for an hour at most, so that one that was kept back cannot come to life much later.

@@ -47,6 +47,12 @@ pub enum CaError {
     Unusable(#[source] SvidError),
     #[error("cannot make a certificate")]
     Make(#[from] rcgen::Error),
+    #[error("{} is not the certificate of a root", path.display())]
+    NotARoot { path: PathBuf },
+    #[error("an operator's lifetime of {} is not between 1 second and 10 years", humantime::format_duration(*lifetime))]
+    OperatorLifetime { lifetime: Duration },
+    #[error("cannot make the operator's grant")]
+    Grant(#[source] starling_gossip::documents::GrantError),
     #[error("no random bytes from the kernel")]
     Random(#[source] std::io::Error),
     #[error(transparent)]
@@ -64,7 +70,7 @@ impl CaError {
                 "run this on the host where `starling init` was run, or name its state directory with --state".to_owned()
             }
             Self::NoRootKey { .. } => {
-                "only the root key makes issuers; run this where it is kept, with --state of that place. \
+                "only the root's key makes issuers and operators; run this where it is kept, with --state of that place. \
                  Everything else works without it"
                     .to_owned()
             }

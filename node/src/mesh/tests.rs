@@ -11,7 +11,7 @@ use starling_transport::{
 };
 
 use super::{BundleVerifier, QuicCarrier, SvidSigner};
-use crate::ca::Authority;
+use crate::ca::{Authority, RootKey};
 use crate::state::{StateDir, TRUST};
 
 /// Loopback; each node has an endpoint of its own.
@@ -19,7 +19,7 @@ struct Loopback {
     authority: Authority,
     trust: TrustBundle,
     trust_domain: TrustDomain,
-    _state: tempfile::TempDir,
+    state_dir: tempfile::TempDir,
 }
 
 impl Loopback {
@@ -34,7 +34,7 @@ impl Loopback {
             authority,
             trust,
             trust_domain,
-            _state: parent,
+            state_dir: parent,
         }
     }
 
@@ -90,6 +90,11 @@ impl Network for Loopback {
     fn service(&self, name: &str) -> Arc<dyn Signer> {
         let id = SpiffeId::service(&self.trust_domain, name).unwrap();
         SvidSigner::new(self.identities(&id), id)
+    }
+
+    fn sign_as_root(&self, message: &[u8]) -> Vec<u8> {
+        let state = StateDir::open(&self.state_dir.path().join("state")).unwrap();
+        RootKey::load(&state).unwrap().sign(message).unwrap()
     }
 
     fn clock(&self) -> Clock {

@@ -1,0 +1,421 @@
+//! Documents on disk, across partitions, and in meshes larger than three.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use proptest::prelude::*;
+use tokio::time::{Instant, sleep};
+
+use super::simulation::{SECOND, all_see, lossy, simulate, start};
+use crate::Settings;
+use crate::documents::{DocumentKey, Documents, SubmitError};
+use crate::metrics::Refusal;
+use crate::testing::{Attacker, Counters, Memory, Network, Node, Operator};
+use crate::wire::Row;
+
+fn key(text: &str) -> DocumentKey {
+    text.parse().unwrap()
+}
+
+/// A node that keeps its documents in `dir`.
+async fn keeper(network: &Memory, name: &str, dir: &Path, seeds: &[&Node]) -> Node {
+    let seeds: Vec<_> = seeds.iter().map(|node| node.port.addr).collect();
+    let settings = Settings {
+        documents_dir: Some(dir.into()),
+        ..Node::settings(network, &seeds)
+    };
+    Node::start_at(network.port(name).await, settings)
+}
+
+fn digests(nodes: &[Node]) -> Vec<Option<[u8; 32]>> {
+    nodes.iter().map(|node| node.documents().digest()).collect()
+}
+
+#[test]
+fn a_document_reaches_fifty_nodes_within_a_second() {
+    simulate(|network| async move {
+        let nodes = start(&network, 50).await;
+        all_see(&nodes, 10 * SECOND).await;
+        let alice = Operator::new(&network, "alice", &["policy"]);
+        for (revision, loss, limit) in [(1, 0.0, SECOND), (2, 0.05, 10 * SECOND)] {
+            lossy(&network, loss);
+            let document = alice.write(&network, "policy/all", revision, &"x".repeat(60_000));
+            nodes[17].membership.submit(&document).await.unwrap();
+            let began = Instant::now();
+            for node in &nodes {
+                node.until_documents("the revision", 20 * SECOND, |held| {
+                    held.newest_revision(&key("policy/all")) == revision
+                })
+                .await;
+            }
+            let took = began.elapsed();
+            assert!(took < limit, "{took:?} with {loss} lost");
+        }
+        // Nobody asks any more once all have the same.
+        lossy(&network, 0.0);
+        sleep(30 * SECOND).await;
+        let (_, before) = network.traffic();
+        sleep(10 * SECOND).await;
+        let (_, after) = network.traffic();
+        assert!((after - before) / 10 / 50 < 12_000);
+    });
+}
+
+#[test]
+fn both_sides_of_a_partition_go_on_and_agree_after() {
+    simulate(|network| async move {
+        let nodes = start(&network, 6).await;
+        all_see(&nodes, 10 * SECOND).await;
+        let alice = Operator::new(&network, "alice", &["policy"]);
+        let bob = Operator::new(&network, "bob", &["policy"]);
+        let submit = async |at: usize, document: Vec<u8>| {
+            nodes[at].membership.submit(&document).await.unwrap();
+        };
+        submit(0, alice.write(&network, "policy/both", 1, "before")).await;
+        sleep(2 * SECOND).await;
+        network.part(1, ["n0", "n1", "n2"]);
+        submit(0, alice.write(&network, "policy/left", 1, "left")).await;
+        submit(4, bob.write(&network, "policy/right", 1, "right")).await;
+        submit(1, alice.write(&network, "policy/both", 2, "of the left")).await;
+        submit(4, bob.write(&network, "policy/both", 2, "of the right")).await;
+        submit(5, bob.write(&network, "policy/both", 3, "of the right")).await;
+        sleep(120 * SECOND).await;
+        let parted = digests(&nodes);
+        assert_eq!((parted[0], parted[3]), (parted[2], parted[5]));
+        assert_ne!(parted[0], parted[3]);
+        network.heal();
+        for node in &nodes {
+            node.until_documents("both sides'", 60 * SECOND, |held| {
+                held.entries.len() == 3 && held.newest_revision(&key("policy/both")) == 3
+            })
+            .await;
+        }
+        sleep(5 * SECOND).await;
+        let healed = digests(&nodes);
+        assert!(
+            healed.iter().all(|digest| *digest == healed[0]),
+            "{healed:?}"
+        );
+        // The fork under revision 2 stays to be seen in the history.
+        let documents = nodes[3].documents();
+        assert_eq!(documents.entries[&key("policy/both")].revisions().len(), 4);
+    });
+}
+
+#[test]
+fn a_revoked_operators_documents_go() {
+    simulate(|network| async move {
+        let nodes = start(&network, 3).await;
+        all_see(&nodes, 10 * SECOND).await;
+        let alice = Operator::new(&network, "alice", &["policy"]);
+        let mallory = Operator::new(&network, "mallory", &["policy"]);
+        let good = alice.write(&network, "policy/a", 1, "good");
+        nodes[0].membership.submit(&good).await.unwrap();
+        sleep(2 * SECOND).await;
+        // The last number there is would be the last word.
+        let bad = mallory.write(&network, "policy/a", (1 << 62) - 1, "bad");
+        nodes[1].membership.submit(&bad).await.unwrap();
+        sleep(2 * SECOND).await;
+        let held = nodes[2].documents();
+        let rogue = held.entries[&key("policy/a")].newest().public_key;
+        network.authority.revoke(rogue);
+        for node in &nodes {
+            node.membership.recheck();
+        }
+        for node in &nodes {
+            node.until_documents("alice's again", 5 * SECOND, |held| {
+                held.newest_revision(&key("policy/a")) == 1 && held.lost.is_empty()
+            })
+            .await;
+        }
+        let again = nodes[1].membership.submit(&bad).await;
+        assert!(
+            matches!(again, Err(SubmitError::Refused(Refusal::Revoked))),
+            "{again:?}"
+        );
+    });
+}
+
+#[test]
+fn one_who_offers_junk_for_ever_is_left_alone() {
+    simulate(|network| async move {
+        let counters = Counters::default();
+        let _guard = counters.install();
+        let nodes = start(&network, 2).await;
+        all_see(&nodes, 10 * SECOND).await;
+        let alice = Operator::new(&network, "alice", &["policy"]);
+        let mallory = Attacker::new(network.port("mallory").await, network.trust_domain());
+        let junk: Vec<(Row, Vec<u8>)> = (0..200u8)
+            .map(|number| {
+                let mut document = alice.write(&network, "policy/x", 1 + u64::from(number), "x");
+                let last = document.len() - 1;
+                document[last] ^= 1;
+                let row = Row {
+                    kind: "policy".into(),
+                    name: "x".into(),
+                    revision: 1 + u64::from(number),
+                    hash: [number; 32],
+                };
+                (row, document)
+            })
+            .collect();
+        let offer = mallory.offer_documents(
+            nodes[0].port.addr,
+            network.clock().now_ms(),
+            &junk,
+            120 * SECOND,
+        );
+        offer.await;
+        // One check ends an attempt, and the attempts get rarer.
+        let checked = counters.refused(Refusal::Signature);
+        assert!((1..60).contains(&checked), "{checked}");
+        assert!(nodes[0].documents().entries.is_empty());
+        let document = alice.write(&network, "policy/y", 1, "y");
+        nodes[1].membership.submit(&document).await.unwrap();
+        nodes[0]
+            .until_documents("an honest one", 2 * SECOND, |held| held.entries.len() == 1)
+            .await;
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn documents_survive_a_restart() {
+    let network = Memory::new(1);
+    let dir = tempfile::tempdir().unwrap();
+    let node = keeper(&network, "n1", dir.path(), &[]).await;
+    let alice = Operator::new(&network, "alice", &["policy"]);
+    for revision in 1..=3 {
+        let document = alice.write(&network, "policy/a", revision, "text");
+        node.membership.submit(&document).await.unwrap();
+    }
+    let gone = alice.delete(&network, "policy/b", 9);
+    node.membership.submit(&gone).await.unwrap();
+    let before = node.documents();
+    node.membership.close().await;
+    let again = keeper(&network, "n1", dir.path(), &[]).await.documents();
+    assert_eq!(again.entries, before.entries);
+    assert_eq!(again.digest(), before.digest());
+    assert!(again.lost.is_empty());
+}
+
+/// Does something to a file.
+type Damage = fn(&Path);
+
+/// What can happen to a file.
+fn damages() -> Vec<(&'static str, Damage)> {
+    fn edit(path: &Path, edit: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = fs::read(path).unwrap();
+        edit(&mut bytes);
+        fs::write(path, bytes).unwrap();
+    }
+    vec![
+        ("missing", |path| fs::remove_file(path).unwrap()),
+        ("empty", |path| fs::write(path, "").unwrap()),
+        ("truncated", |path| {
+            edit(path, |bytes| bytes.truncate(bytes.len() / 2))
+        }),
+        ("bit-flipped", |path| {
+            edit(path, |bytes| {
+                let at = bytes.len() - 9;
+                bytes[at] ^= 4;
+            });
+        }),
+        ("of another document", |path| {
+            fs::copy(path.with_file_name("policy@other"), path)
+                .map(drop)
+                .unwrap()
+        }),
+        ("a link", |path| {
+            fs::rename(path, path.with_extension("real")).unwrap();
+            symlink(path.with_extension("real"), path).unwrap();
+        }),
+        ("a directory", |path| {
+            fs::remove_file(path).unwrap();
+            fs::create_dir(path).unwrap();
+        }),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_document_is_lost_until_a_peer_gives_it_back() {
+    for (what, damage) in damages() {
+        let network = Memory::new(1);
+        let (dir, other_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let node = keeper(&network, "n1", dir.path(), &[]).await;
+        let peer = keeper(&network, "n2", other_dir.path(), &[&node]).await;
+        let alice = Operator::new(&network, "alice", &["policy"]);
+        for name in ["policy/a", "policy/other"] {
+            let document = alice.write(&network, name, 4, name);
+            node.membership.submit(&document).await.unwrap();
+        }
+        peer.until_documents("both", 10 * SECOND, |held| held.entries.len() == 2)
+            .await;
+        let whole = node.documents();
+        node.membership.close().await;
+        damage(&dir.path().join("policy@a"));
+        let alone = keeper(&network, "n1", dir.path(), &[]).await;
+        let held = alone.documents();
+        assert_eq!(held.entries.len(), 1, "{what}");
+        assert_eq!(held.lost, [(key("policy/a"), 4)].into(), "{what}");
+        // It is not forgotten by another restart, and an older one does not take its place.
+        alone.membership.close().await;
+        let back = keeper(&network, "n1", dir.path(), &[&peer]).await;
+        assert_eq!(back.documents().lost.len(), 1, "{what}");
+        let older = alice.write(&network, "policy/a", 4, "another");
+        let refused = back.membership.submit(&older).await;
+        assert!(
+            matches!(refused, Err(SubmitError::Stale { newest: 4 })),
+            "{what}: {refused:?}"
+        );
+        back.until_documents(what, 10 * SECOND, |held| {
+            held.lost.is_empty() && held.digest() == whole.digest()
+        })
+        .await;
+        back.membership.close().await;
+        let healed = keeper(&network, "n1", dir.path(), &[]).await.documents();
+        assert_eq!(
+            (healed.digest(), healed.lost.len()),
+            (whole.digest(), 0),
+            "{what}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_index_loses_no_document() {
+    for (what, damage) in damages() {
+        if what == "of another document" {
+            continue;
+        }
+        let network = Memory::new(1);
+        let dir = tempfile::tempdir().unwrap();
+        let node = keeper(&network, "n1", dir.path(), &[]).await;
+        let alice = Operator::new(&network, "alice", &["policy"]);
+        let document = alice.write(&network, "policy/a", 4, "text");
+        node.membership.submit(&document).await.unwrap();
+        let before = node.documents();
+        node.membership.close().await;
+        damage(&dir.path().join("index"));
+        let again = keeper(&network, "n1", dir.path(), &[]).await.documents();
+        assert_eq!(again.digest(), before.digest(), "{what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_kept_is_not_taken_from_an_operator() {
+    let network = Memory::new(1);
+    let dir = tempfile::tempdir().unwrap();
+    let node = keeper(&network, "n1", dir.path(), &[]).await;
+    let alice = Operator::new(&network, "alice", &["policy"]);
+    let document = alice.write(&network, "policy/a", 1, "text");
+    fs::create_dir(dir.path().join("policy@a.new")).unwrap();
+    let refused = node.membership.submit(&document).await;
+    assert!(matches!(refused, Err(SubmitError::Keep(_))), "{refused:?}");
+    assert!(node.documents().entries.is_empty());
+    fs::remove_dir(dir.path().join("policy@a.new")).unwrap();
+    node.membership.submit(&document).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn there_are_limits() {
+    let network = Memory::new(1);
+    let node = Node::start(&network, "n1", &[]).await;
+    let alice = Operator::new(&network, "alice", &["policy"]);
+    let large = "x".repeat(64 * 1024);
+    let mut refused = None;
+    for number in 0..200 {
+        let document = alice.write(&network, &format!("policy/p{number}"), 1, &large);
+        match node.membership.submit(&document).await {
+            Ok(_) => {}
+            Err(error) => {
+                refused = Some((number, error));
+                break;
+            }
+        }
+    }
+    let Some((127, SubmitError::Refused(Refusal::Full))) = refused else {
+        panic!("{refused:?}");
+    };
+    // Even then something can be deleted.
+    let gone = alice.delete(&network, "policy/p1", 2);
+    node.membership.submit(&gone).await.unwrap();
+}
+
+/// Revisions of two documents, several under one number.
+fn revisions() -> Vec<Vec<u8>> {
+    let network = Memory::new(1);
+    let operators = ["alice", "bob", "carol"];
+    let operators = operators.map(|name| Operator::new(&network, name, &["policy"]));
+    let mut all = Vec::new();
+    for key in ["policy/a", "policy/b"] {
+        for revision in 1..=8 {
+            for operator in &operators {
+                all.push(operator.write(&network, key, revision, &format!("{revision}")));
+            }
+        }
+    }
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn what_is_kept_does_not_depend_on_the_order(
+        order in Just((0..48usize).collect::<Vec<_>>()).prop_shuffle(),
+        other in Just((0..48usize).collect::<Vec<_>>()).prop_shuffle(),
+        cut in 1..48usize,
+    ) {
+        let fill = |order: &[usize]| {
+            let mut documents = Documents::default();
+            for at in order {
+                documents.insert(CHECKED[*at].clone(), 2).unwrap();
+            }
+            documents.sealed()
+        };
+        // The same ones, some of them twice.
+        let one = fill(&order[..cut]);
+        let again: Vec<usize> = other.iter().copied().filter(|at| order[..cut].contains(at)).collect();
+        let other = fill(&[&again[..], &again[..cut / 2]].concat());
+        prop_assert_eq!(&one.entries, &other.entries);
+        prop_assert_eq!(one.digest(), other.digest());
+        for document in one.entries.values() {
+            prop_assert!(document.winners().count() <= 5);
+            prop_assert!(document.revisions().len() <= 10);
+            let in_order = document
+                .revisions()
+                .is_sorted_by(|a, b| (b.revision, a.hash) < (a.revision, b.hash));
+            prop_assert!(in_order);
+        }
+    }
+}
+
+static CHECKED: std::sync::LazyLock<Vec<std::sync::Arc<crate::Revision>>> =
+    std::sync::LazyLock::new(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let _entered = runtime.enter();
+        let all = revisions();
+        all.iter()
+            .map(|bytes| std::sync::Arc::new(unchecked(bytes)))
+            .collect()
+    });
+
+/// Reads a document without asking whether it is genuine.
+fn unchecked(bytes: &[u8]) -> crate::Revision {
+    let (envelope, grant, draft) = crate::wire::document::Envelope::decode(bytes).unwrap();
+    crate::Revision {
+        key: draft.key,
+        revision: draft.revision,
+        issued: draft.issued,
+        operator: grant.operator,
+        public_key: grant.public_key,
+        deleted: draft.deleted,
+        body: draft.body.into(),
+        hash: crate::wire::credentials::hash(&envelope.content.0),
+        heard_at: 0,
+        bytes: bytes.to_vec().into(),
+    }
+}
