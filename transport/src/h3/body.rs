@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use ::h3::error::StreamError;
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{self, HeaderName};
 use http_body::{Body, Frame, SizeHint};
@@ -115,7 +115,10 @@ impl RecvBody {
         loop {
             match self.state {
                 State::Data => match ready!(self.stream.poll_data(cx)) {
-                    Ok(Some(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                    Ok(Some(data)) => {
+                        let data = self.gather(data, cx);
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
                     Ok(None) => self.state = State::Trailers,
                     Err(error) => return self.fail(error),
                 },
@@ -130,6 +133,31 @@ impl RecvBody {
                 State::Ended | State::Failed => return Poll::Ready(None),
             }
         }
+    }
+
+    /// Adds what else is here. Data comes a packet's worth at a time, and each frame of a body has its price all the way
+    /// to the socket of the app; a copy is cheap beside that. An error is told again when asked again ([`RecvHalf`] keeps it).
+    fn gather(&mut self, first: Bytes, cx: &mut Context<'_>) -> Bytes {
+        let mut gathered = BytesMut::new();
+        let mut last = first;
+        while gathered.len() + last.len() < GATHER_BYTES {
+            match self.stream.poll_data(cx) {
+                Poll::Ready(Ok(Some(next))) => {
+                    gathered.extend_from_slice(&last);
+                    last = next;
+                }
+                Poll::Ready(Ok(None)) => {
+                    self.state = State::Trailers;
+                    break;
+                }
+                Poll::Ready(Err(_)) | Poll::Pending => break,
+            }
+        }
+        if gathered.is_empty() {
+            return last;
+        }
+        gathered.extend_from_slice(&last);
+        gathered.freeze()
     }
 
     fn fail(&mut self, error: StreamError) -> Poll<Option<Result<Frame<Bytes>, RecvError>>> {
@@ -280,6 +308,9 @@ const CONNECTION_FIELDS: [HeaderName; 5] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
 ];
+
+/// A frame of a received body holds about as much, if it is there: one write to a socket.
+const GATHER_BYTES: usize = 64 * 1024;
 
 /// Largest DATA frame made of a body: h3 copies a frame's payload, and one copy of this size is held per stream.
 const DATA_FRAME_BYTES_MAX: usize = 256 * 1024;
