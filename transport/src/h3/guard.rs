@@ -137,7 +137,7 @@ impl Refusal {
 /// A checked part of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece {
-    /// One HEADERS frame, whole.
+    /// One HEADERS frame, whole, its fields as they were checked but without Huffman codes.
     Headers(Bytes),
     /// Part of a DATA frame: its header up to `payload_at` (nothing if the header came before), then payload.
     Data { bytes: Bytes, payload_at: usize },
@@ -148,7 +148,7 @@ pub(super) enum Piece {
 }
 
 impl Piece {
-    /// The bytes as they stood on the wire.
+    /// The bytes as h3 is to read them.
     pub(super) fn into_bytes(self) -> Bytes {
         match self {
             Self::Headers(bytes)

@@ -22,35 +22,47 @@ pub(super) enum QpackError {
 ///
 /// `bytes_max` bounds the decoded size as RFC 9114 §4.2.2 counts it (name + value + 32 for each field), so many short
 /// references to long table entries cannot expand past it.
+///
+/// Returns the same section without Huffman codes: what h3 reads after us is then what was checked here, and reading it
+/// costs a copy where h3's own Huffman decoder works byte by byte.
 pub(super) fn decode<E: From<QpackError>>(
     section: &[u8],
     bytes_max: usize,
     mut each: impl FnMut(&[u8], &[u8]) -> Result<(), E>,
-) -> Result<(), E> {
+) -> Result<Vec<u8>, E> {
     let mut input = Input(section);
     let (_, insert_count) = input.integer(8)?;
     let (_, _base) = input.integer(7)?;
     if insert_count != 0 {
         return Err(QpackError::Invalid.into());
     }
+    // Huffman codes save a fifth of what is common.
+    let mut plain = Vec::with_capacity(section.len() + section.len() / 2);
+    plain.extend_from_slice(&[0, 0]);
     let (mut name, mut value) = (Vec::new(), Vec::new());
     let mut left = bytes_max;
     while let Some(first) = input.0.first() {
         name.clear();
         value.clear();
+        let line = input.0;
         match first {
             0b1100_0000.. => {
                 let (known_name, known_value) = input.reference(6)?;
+                plain.extend_from_slice(input.since(line));
                 name.extend_from_slice(known_name.as_bytes());
                 value.extend_from_slice(known_value.as_bytes());
             }
             0b0101_0000..=0b0101_1111 | 0b0111_0000..=0b0111_1111 => {
                 name.extend_from_slice(input.reference(4)?.0.as_bytes());
+                plain.extend_from_slice(input.since(line));
                 input.string(7, left, &mut value)?;
+                put_string(&mut plain, 0, 7, &value);
             }
             0b0010_0000..=0b0011_1111 => {
                 input.string(3, left, &mut name)?;
                 input.string(7, left, &mut value)?;
+                put_string(&mut plain, LITERAL_NAME, 3, &name);
+                put_string(&mut plain, 0, 7, &value);
             }
             _dynamic => return Err(QpackError::Invalid.into()),
         }
@@ -59,13 +71,18 @@ pub(super) fn decode<E: From<QpackError>>(
             .ok_or(QpackError::TooLarge)?;
         each(&name, &value)?;
     }
-    Ok(())
+    Ok(plain)
 }
 
 /// What is left of a section while it is decoded.
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
+    /// What was read of `earlier`, which this was.
+    fn since(&self, earlier: &'a [u8]) -> &'a [u8] {
+        &earlier[..earlier.len() - self.0.len()]
+    }
+
     fn byte(&mut self) -> Result<u8, QpackError> {
         let (first, rest) = self.0.split_first().ok_or(QpackError::Invalid)?;
         self.0 = rest;
@@ -155,17 +172,13 @@ impl Section {
         let out = &mut section.0;
         put_integer(out, 0b1100_0000, 6, METHOD_CONNECT);
         put_integer(out, 0b0101_0000, 4, AUTHORITY);
-        put_integer(out, 0, 7, authority.len() as u64);
-        out.put_slice(authority.as_bytes());
+        put_string(out, 0, 7, authority.as_bytes());
         section
     }
 
     pub(super) fn field(&mut self, name: &[u8], value: &[u8]) {
-        let out = &mut self.0;
-        put_integer(out, 0b0010_0000, 3, name.len() as u64);
-        out.put_slice(name);
-        put_integer(out, 0, 7, value.len() as u64);
-        out.put_slice(value);
+        put_string(&mut self.0, LITERAL_NAME, 3, name);
+        put_string(&mut self.0, 0, 7, value);
     }
 
     fn fields(&mut self, fields: &HeaderMap) {
@@ -177,6 +190,12 @@ impl Section {
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.0
     }
+}
+
+/// A string literal that is not Huffman-coded.
+fn put_string(out: &mut Vec<u8>, flags: u8, prefix: u32, string: &[u8]) {
+    put_integer(out, flags, prefix, string.len() as u64);
+    out.put_slice(string);
 }
 
 pub(super) fn put_integer(out: &mut Vec<u8>, flags: u8, prefix: u32, value: u64) {
@@ -198,6 +217,8 @@ pub(super) fn put_integer(out: &mut Vec<u8>, flags: u8, prefix: u32, value: u64)
 pub(super) const FIELD_OVERHEAD: usize = 32;
 /// Continuation bits an integer may have: nine bytes of seven.
 const INTEGER_BITS: u32 = 63;
+/// Begins a field whose name is spelled out.
+const LITERAL_NAME: u8 = 0b0010_0000;
 const AUTHORITY: u64 = 0;
 const METHOD_CONNECT: u64 = 15;
 

@@ -13,31 +13,27 @@ use crate::h3::qpack::{self, QpackError};
 pub(super) struct Head {
     /// A CONNECT, plain or extended: the stream is a tunnel from here on.
     pub(super) is_connect: bool,
-    /// Of an extended CONNECT: the section as h3 can read it.
-    pub(super) rewritten: Option<Vec<u8>>,
     pub(super) content_length: Option<u64>,
     /// Of a response; 200 in a request.
     pub(super) status: StatusCode,
 }
 
-/// Checks the head of a request.
-pub(super) fn check_request(section: &[u8], bytes_max: usize) -> Result<Head, Refusal> {
+/// Checks the head of a request. What comes back beside it is the section as h3 is to read it, here and below.
+pub(super) fn check_request(section: &[u8], bytes_max: usize) -> Result<(Head, Vec<u8>), Refusal> {
     let mut seen = Seen::default();
-    decode(section, bytes_max, |name, value| {
+    let mut plain = decode(section, bytes_max, |name, value| {
         seen.field(name, value, Kind::Request)
     })?;
     let is_connect = seen.request_complete()?;
-    let rewritten = seen
-        .protocol
-        .as_deref()
-        .map(|protocol| without_protocol(section, bytes_max, protocol))
-        .transpose()?;
-    Ok(Head {
+    if let Some(protocol) = &seen.protocol {
+        plain = without_protocol(section, bytes_max, protocol)?;
+    }
+    let head = Head {
         is_connect,
-        rewritten,
         content_length: seen.content_length,
         status: StatusCode::OK,
-    })
+    };
+    Ok((head, plain))
 }
 
 /// Checks the head of a response. The fields are collected only for a CONNECT, whose answer h3 does not parse.
@@ -45,10 +41,10 @@ pub(super) fn check_response(
     section: &[u8],
     bytes_max: usize,
     asked: Asked,
-) -> Result<(Head, HeaderMap), Refusal> {
+) -> Result<(Head, HeaderMap, Vec<u8>), Refusal> {
     let mut seen = Seen::default();
     let mut fields = HeaderMap::new();
-    decode(section, bytes_max, |name, value| {
+    let plain = decode(section, bytes_max, |name, value| {
         seen.field(name, value, Kind::Response)?;
         if asked == Asked::Connect && !name.starts_with(b":") {
             let name = HeaderName::from_lowercase(name).map_err(|_refused| bad_field())?;
@@ -60,19 +56,16 @@ pub(super) fn check_response(
         Ok(())
     })?;
     let status = seen.status.ok_or_else(bad_pseudo)?;
-    Ok((
-        Head {
-            is_connect: false,
-            rewritten: None,
-            content_length: seen.content_length,
-            status,
-        },
-        fields,
-    ))
+    let head = Head {
+        is_connect: false,
+        content_length: seen.content_length,
+        status,
+    };
+    Ok((head, fields, plain))
 }
 
 /// Checks a trailer section.
-pub(super) fn check_trailers(section: &[u8], bytes_max: usize) -> Result<(), Refusal> {
+pub(super) fn check_trailers(section: &[u8], bytes_max: usize) -> Result<Vec<u8>, Refusal> {
     let mut seen = Seen::default();
     decode(section, bytes_max, |name, value| {
         seen.field(name, value, Kind::Trailers)
@@ -97,7 +90,7 @@ fn decode(
     section: &[u8],
     bytes_max: usize,
     mut each: impl FnMut(&[u8], &[u8]) -> Result<(), Refusal>,
-) -> Result<(), Refusal> {
+) -> Result<Vec<u8>, Refusal> {
     let mut count = 0;
     qpack::decode(section, bytes_max, |name, value| {
         count += 1;

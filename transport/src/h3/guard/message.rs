@@ -120,7 +120,7 @@ impl MessageGuard {
                     if section.len() == *length {
                         let section = std::mem::take(section);
                         self.frame = Frame::Header;
-                        if let Some(piece) = self.section(section)? {
+                        if let Some(piece) = self.section(&section)? {
                             return Ok(Some(piece));
                         }
                     }
@@ -234,17 +234,16 @@ impl MessageGuard {
     }
 
     /// Checks a whole field section: the message's head, an interim response, or trailers.
-    fn section(&mut self, mut section: Vec<u8>) -> Result<Option<Piece>, Refusal> {
-        match (self.expect, self.side) {
+    fn section(&mut self, section: &[u8]) -> Result<Option<Piece>, Refusal> {
+        let plain = match (self.expect, self.side) {
             (Expect::Head, Side::Request) => {
-                let head = fields::check_request(&section, self.header_bytes_max)?;
+                let (head, plain) = fields::check_request(section, self.header_bytes_max)?;
                 self.begin_body(&head);
-                if let Some(rewritten) = head.rewritten {
-                    section = rewritten;
-                }
+                plain
             }
             (Expect::Head, Side::Response(asked)) => {
-                let (head, map) = fields::check_response(&section, self.header_bytes_max, asked)?;
+                let (head, map, plain) =
+                    fields::check_response(section, self.header_bytes_max, asked)?;
                 if head.status.is_informational() {
                     return self.skip_interim(head.status);
                 }
@@ -252,17 +251,19 @@ impl MessageGuard {
                 if asked == Asked::Connect {
                     self.answer = Some(Box::new(answer(head.status, map)));
                 }
+                plain
             }
             _ => {
-                fields::check_trailers(&section, self.header_bytes_max)?;
+                let plain = fields::check_trailers(section, self.header_bytes_max)?;
                 self.content_complete()?;
                 self.expect = Expect::End;
+                plain
             }
-        }
-        let mut framed = Vec::with_capacity(section.len() + 9);
+        };
+        let mut framed = Vec::with_capacity(plain.len() + 9);
         put_varint(&mut framed, frame::HEADERS);
-        put_varint(&mut framed, section.len() as u64);
-        framed.extend_from_slice(&section);
+        put_varint(&mut framed, plain.len() as u64);
+        framed.extend_from_slice(&plain);
         Ok(Some(Piece::Headers(framed.into())))
     }
 

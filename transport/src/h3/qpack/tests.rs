@@ -124,6 +124,37 @@ fn a_connect_reads_back() {
     assert_eq!((all[2].1.len(), all[3].1.len()), (1, 300));
 }
 
+/// A field line of any kind, its strings with and without Huffman codes.
+fn line() -> impl Strategy<Value = Vec<u8>> {
+    let string = (any::<bool>(), vec(b' '..b'~', 0..40));
+    let put = |out: &mut Vec<u8>, flags: u8, prefix: u32, (is_coded, text): (bool, Vec<u8>)| {
+        if is_coded {
+            let coded = huffman::encode(&text);
+            put_integer(out, flags | 1 << prefix, prefix, coded.len() as u64);
+            out.extend(coded);
+        } else {
+            put_string(out, flags, prefix, &text);
+        }
+    };
+    (0u8..3, 0u64..STATIC.len() as u64, string.clone(), string).prop_map(
+        move |(kind, index, name, value)| {
+            let mut line = Vec::new();
+            match kind {
+                0 => put_integer(&mut line, 0b1100_0000, 6, index),
+                1 => {
+                    put_integer(&mut line, 0b0101_0000, 4, index);
+                    put(&mut line, 0, 7, value);
+                }
+                _ => {
+                    put(&mut line, LITERAL_NAME, 3, name);
+                    put(&mut line, 0, 7, value);
+                }
+            }
+            line
+        },
+    )
+}
+
 proptest! {
     #[test]
     fn never_panics_and_never_exceeds(section in vec(any::<u8>(), 0..200), bytes_max in 0usize..500) {
@@ -143,6 +174,16 @@ proptest! {
             section.extend(value);
         }
         prop_assert_eq!(decoded(&section, 10_000), Ok(fields));
+    }
+
+    #[test]
+    fn a_plain_section_says_the_same(lines in vec(line(), 0..8), end in vec(any::<u8>(), 0..3)) {
+        let section = [&[0, 0], lines.concat().as_slice(), &end].concat();
+        let nothing = |_: &[u8], _: &[u8]| Ok::<_, QpackError>(());
+        if let Ok(plain) = decode(&section, 10_000, nothing) {
+            prop_assert_eq!(decoded(&plain, 10_000), decoded(&section, 10_000));
+            prop_assert_eq!(decode(&plain, 10_000, nothing), Ok(plain));
+        }
     }
 
     #[test]
