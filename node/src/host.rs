@@ -180,6 +180,8 @@ impl Host {
     /// Runs `call` as a task that is waited for at the end, and cut off when the grace is over.
     pub fn spawn(&self, call: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
+        // Boxed once: unboxed, the task would hold room for three of it, and each wrapper move all of it.
+        let call = Box::pin(call);
         self.tasks.spawn(async move {
             let _counted = PanicCount("call");
             stop.run_until_cancelled_owned(call).await;

@@ -55,17 +55,17 @@ pub async fn serve(host: Arc<Host>, session: Session, limits: Limits) {
 
 fn accept(host: &Arc<Host>, session: &Session, exchange: Exchange) {
     let (host, session) = (host.clone(), session.clone());
-    host.clone().spawn(async move {
-        match exchange {
-            Exchange::Request(request, responder) => {
-                answer(host, &session, request, responder).await
-            }
-            Exchange::Connect(request) => carry(host, &session, request).await,
-            Exchange::Upgrade(request, responder) => {
-                switch(host, &session, request, responder).await
-            }
+    let on = host.clone();
+    // A task of its own kind for each, so that a request does not hold room for a tunnel.
+    match exchange {
+        Exchange::Request(request, responder) => {
+            on.spawn(async move { answer(host, &session, request, responder).await })
         }
-    });
+        Exchange::Connect(request) => on.spawn(async move { carry(host, &session, request).await }),
+        Exchange::Upgrade(request, responder) => {
+            on.spawn(async move { switch(host, &session, request, responder).await })
+        }
+    }
 }
 
 /// One HTTP request of a peer: to a service that we proved to be, or a question to this node.

@@ -2,14 +2,16 @@
 //!
 //! A half that ends ends the same half at the other side and leaves the other one open. A half that breaks breaks both.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
 use starling_transport::h3::{Tunnel, TunnelRecv, TunnelSend};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::Instant;
@@ -184,13 +186,17 @@ async fn tunnel_to_socket(
 async fn write_all(write: &mut WriteHalf<'_>, chunks: &mut Vec<Bytes>) -> io::Result<()> {
     let mut first = 0;
     while first < chunks.len() {
-        let mut slices = [IoSlice::new(&[]); 64];
-        let mut used = 0;
-        for (slice, chunk) in slices.iter_mut().zip(&chunks[first..]) {
-            *slice = IoSlice::new(chunk);
-            used += 1;
-        }
-        let mut written = write.write_vectored(&slices[..used]).await?;
+        let mut written = poll_fn(|cx| {
+            // Made anew for each try, so that a connection that waits holds no room for them.
+            let mut slices = [IoSlice::new(&[]); 64];
+            let mut used = 0;
+            for (slice, chunk) in slices.iter_mut().zip(&chunks[first..]) {
+                *slice = IoSlice::new(chunk);
+                used += 1;
+            }
+            Pin::new(&mut *write).poll_write_vectored(cx, &slices[..used])
+        })
+        .await?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }

@@ -100,7 +100,8 @@ impl Pool {
             return Ok(live);
         }
         backoff.check(addr)?;
-        match self.dial(&key, addrs).await {
+        // Boxed: calls that find a connection, which are nearly all, need no room for a dial.
+        match Box::pin(self.dial(&key, addrs)).await {
             Ok(live) => {
                 *backoff = Backoff::default();
                 let requester = live.requester.clone();
