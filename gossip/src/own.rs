@@ -260,16 +260,20 @@ pub(crate) fn next_generation(now_ms: u64, at_least: u64, file: Option<&Path>) -
     let Some(file) = file else {
         return Ok(now_ms.max(at_least));
     };
+    let named = |error: &dyn std::fmt::Display, kind| {
+        io::Error::new(kind, format!("{}: {error}", file.display()))
+    };
     let kept: u64 = match std::fs::read_to_string(file) {
-        Ok(text) => text
-            .trim()
-            .parse()
-            .map_err(|source| io::Error::new(io::ErrorKind::InvalidData, source))?,
+        Ok(text) => text.trim().parse().map_err(|_source| {
+            let what = "it holds no number; if this host's clock is right, remove it";
+            named(&what, io::ErrorKind::InvalidData)
+        })?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-        Err(error) => return Err(error),
+        Err(error) => return Err(named(&error, error.kind())),
     };
     let generation = now_ms.max(at_least).max(kept.saturating_add(1));
-    write_atomically(file, format!("{generation}\n").as_bytes())?;
+    write_atomically(file, format!("{generation}\n").as_bytes())
+        .map_err(|error| named(&error, error.kind()))?;
     Ok(generation)
 }
 

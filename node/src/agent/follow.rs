@@ -44,7 +44,7 @@ impl Follower {
         let mut every = tokio::time::interval(EVERY);
         let mut files = Config::fingerprint(&self.directory);
         let mut identities = self.state.fingerprint();
-        let mut is_refused = false;
+        let (mut identities_refused, mut files_refused) = (false, false);
         loop {
             let is_asked = tokio::select! {
                 _ = every.tick() => false,
@@ -54,15 +54,19 @@ impl Follower {
             let has_new_identities = seen != identities;
             if is_asked || has_new_identities {
                 identities = seen;
-                self.take_identities();
+                identities_refused = !self.take_identities();
             }
             let seen = Config::fingerprint(&self.directory);
             // What was refused for want of a certificate is good once that is there.
-            if is_asked || seen != files || (is_refused && has_new_identities) {
+            if is_asked || seen != files || (files_refused && has_new_identities) {
                 files = seen;
                 let taken = self.take_configuration().await;
-                is_refused = taken.is_err();
+                files_refused = taken.is_err();
                 self.report(taken);
+                // A certificate that was needed until now may go.
+                if identities_refused && !files_refused {
+                    identities_refused = !self.take_identities();
+                }
             }
             tell_expiry(&self.host);
         }
@@ -92,8 +96,12 @@ impl Follower {
         Ok(self.host.membership.set_local(local)?)
     }
 
-    fn take_identities(&self) {
-        match self.state.identities() {
+    /// Says whether they are in force.
+    fn take_identities(&self) -> bool {
+        let config = self.host.config.load();
+        let read = self.state.identities().map_err(anyhow::Error::from);
+        let read = read.and_then(|set| check_identities(&config, &set).map(|()| set));
+        match read {
             Ok(set) => {
                 self.host.identities.replace(set);
                 if let Err(error) = self.announce() {
@@ -104,15 +112,16 @@ impl Follower {
                 }
                 self.host.membership.recheck();
                 tracing::info!("certificates read again");
+                true
             }
             Err(error) => {
                 // A half-written pair is read again when the other half arrives.
-                let error = anyhow::Error::from(error);
                 tracing::error!(
                     error = format!("{error:#}"),
                     "certificates kept as they were"
                 );
                 self.facts.set_error(Some(format!("{error:#}")));
+                false
             }
         }
     }

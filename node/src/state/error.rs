@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use starling_transport::{SpiffeId, SvidError};
+use starling_transport::{Refusal, SpiffeId, SvidError};
 
 /// Nothing was read or changed, unless the error says so.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,12 @@ pub enum StateError {
     ResetKey { path: PathBuf },
     #[error("{} and its key cannot be used", path.display())]
     Identity { path: PathBuf, source: SvidError },
+    #[error("{} is not vouched for by {}: {refusal}", path.display(), trust.display())]
+    NotVouched {
+        path: PathBuf,
+        trust: PathBuf,
+        refusal: Refusal,
+    },
     #[error("{} is the certificate of {found}, which its file name does not say", path.display())]
     Misplaced { path: PathBuf, found: SpiffeId },
     #[error("cannot {doing} {}", path.display())]
@@ -53,6 +59,10 @@ impl StateError {
             Self::Identity { .. } | Self::Misplaced { .. } => {
                 "run `starling ca issue` for this node again; it replaces certificates and keys together".to_owned()
             }
+            Self::NotVouched { trust, .. } => format!(
+                "if {} is as the issuer has it, run `starling ca issue` for this node again; else copy it from there",
+                trust.display()
+            ),
             Self::NotADirectory { .. } | Self::NotAFile { .. } | Self::TooLarge { .. } | Self::Io { .. } => return None,
         })
     }

@@ -1,9 +1,10 @@
 //! Loading what this node can prove, and whom it trusts.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use starling_gossip::ServiceName;
-use starling_transport::{IdentityKind, IdentitySet, SpiffeId, Svid, TrustBundle};
+use starling_transport::{IdentityKind, IdentitySet, Refusal, SpiffeId, Svid, TrustBundle};
 
 use super::{NODE_CHAIN, NODE_KEY, SERVICES, StateDir, StateError, TRUST};
 
@@ -33,8 +34,10 @@ impl StateDir {
             if named.as_ref() != Some(svid.id()) {
                 return Err(self.misplaced(&chain, &svid));
             }
+            self.vouched(&trust, &chain, &svid)?;
             services.insert(svid.id().clone(), svid);
         }
+        self.vouched(&trust, NODE_CHAIN, &node)?;
         Ok(IdentitySet {
             trust,
             node,
@@ -49,6 +52,18 @@ impl StateDir {
                 source,
             }
         })
+    }
+
+    /// What our own roots do not vouch for, peers would refuse too. Of its time nothing is said: it comes and goes.
+    fn vouched(&self, trust: &TrustBundle, chain: &str, svid: &Svid) -> Result<(), StateError> {
+        match trust.verify_der(&svid.chain(), SystemTime::now()) {
+            Ok(_) | Err(Refusal::Expired | Refusal::NotYetValid) => Ok(()),
+            Err(refusal) => Err(StateError::NotVouched {
+                path: self.path().join(chain),
+                trust: self.path().join(TRUST),
+                refusal,
+            }),
+        }
     }
 
     fn misplaced(&self, chain: &str, svid: &Svid) -> StateError {
