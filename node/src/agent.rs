@@ -4,6 +4,7 @@
 //! Out: the announcement that they may no longer, then no new calls, then those under way, then the goodbye.
 
 mod announce;
+pub(crate) mod explain;
 mod follow;
 mod listeners;
 mod source;
@@ -32,6 +33,7 @@ use crate::inbound;
 use crate::memory;
 use crate::mesh::{BundleVerifier, QuicCarrier};
 use crate::notify::Notifier;
+use crate::plaintext;
 use crate::state::StateDir;
 use crate::telemetry::log::Level;
 use crate::telemetry::metrics::{self, Recorder};
@@ -156,6 +158,7 @@ impl Agent {
         background.spawn(host.clone().follow_catalogue());
         background.spawn(recorder.upkeep());
         background.spawn(memory::give_back(host.clone()));
+        background.spawn(plaintext::follow(host.clone()));
         let mut listeners = Listeners::new(host.clone());
         listeners.apply(&host.config.load()).await?;
         admin(

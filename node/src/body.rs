@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Full};
 
 use crate::balance::Pick;
 use crate::headers;
+use crate::policy::Live;
 use crate::reason::Reason;
 use crate::telemetry::access::AccessLine;
 use crate::telemetry::series::Traffic;
@@ -160,6 +161,80 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Closing<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+/// The body of a response to a caller on this node, which ends when policy no longer lets the call through. For a peer
+/// the task that carries the call sees to that; here nobody else looks.
+pub struct Judged {
+    inner: Body,
+    traffic: Arc<Traffic>,
+    live: Option<Live>,
+    /// Made when there is something to wait for: most bodies are over before.
+    denied: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl Judged {
+    pub fn new(inner: Body, live: Live, traffic: Arc<Traffic>) -> Self {
+        Self {
+            inner,
+            traffic,
+            live: Some(live),
+            denied: None,
+        }
+    }
+
+    fn is_denied(&mut self, cx: &mut Context<'_>) -> bool {
+        let is_denied = match (&mut self.live, &mut self.denied) {
+            (Some(live), _) => live.is_denied(),
+            (None, Some(denied)) => denied.as_mut().poll(cx).is_ready(),
+            (None, None) => true,
+        };
+        if is_denied {
+            self.traffic.deny();
+            (self.live, self.denied) = (None, None);
+        }
+        is_denied
+    }
+
+    /// Has the reader woken by a denial too.
+    fn wait(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some(mut live) = self.live.take() {
+            self.denied = Some(Box::pin(async move { live.denied().await }));
+        }
+        self.is_denied(cx)
+    }
+}
+
+impl HttpBody for Judged {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if !self.is_denied(cx) {
+            let polled = Pin::new(&mut self.inner).poll_frame(cx);
+            if polled.is_ready() || !self.wait(cx) {
+                return polled;
+            }
+        }
+        Poll::Ready(Some(Err(Reason::Denied.as_str().into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl std::fmt::Debug for Judged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Judged").finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The command line: one file per command. Only here is anything printed to standard output.
 //!
-//! Exit codes: 0 it worked, 1 it did not, 2 the command line was not understood.
+//! Exit codes: 0 it worked, 1 it did not, 2 the command line was not understood, 3 `explain` found a call denied.
 
 use std::io;
 use std::process::ExitCode;
@@ -16,7 +16,9 @@ mod ask;
 mod ca;
 pub(crate) mod client;
 mod demo;
+mod explain;
 mod init;
+mod judge;
 mod nodes;
 mod out;
 mod services;
@@ -47,6 +49,9 @@ enum Command {
     Status(status::Status),
     Nodes(nodes::Nodes),
     Services(services::Services),
+    Explain(explain::Explain),
+    #[command(hide = true)]
+    Judge(judge::Judge),
     #[command(hide = true)]
     DemoApp(demo::DemoApp),
 }
@@ -65,6 +70,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // `starling nodes | head` has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if error.is::<explain::Denied>() => ExitCode::from(3),
         Err(error) => {
             out::complain(&report(&error));
             ExitCode::FAILURE
@@ -83,6 +89,8 @@ impl Command {
             Self::Status(command) => command.run(),
             Self::Nodes(command) => command.run(),
             Self::Services(command) => command.run(),
+            Self::Explain(command) => command.run(),
+            Self::Judge(command) => command.run(),
             Self::DemoApp(command) => command.run(),
         }
     }

@@ -15,6 +15,7 @@ mod check;
 mod keys;
 mod limits;
 mod load;
+pub mod policy;
 mod problems;
 mod raw;
 mod service;
@@ -28,6 +29,7 @@ pub use calls::{
 };
 pub(crate) use check::is_host_port;
 pub use limits::Limits;
+pub use policy::Mode;
 pub use problems::{Problem, Problems};
 pub use service::{Health, HealthKind, HttpVersion, Protocol, Service};
 pub use upstream::Upstream;
@@ -49,6 +51,10 @@ pub struct Config {
     pub admin: Admin,
     pub log: Log,
     pub limits: Limits,
+    /// What happens to calls that nothing allows, unless something nearer says otherwise. Reloadable.
+    pub mode: Option<policy::Set>,
+    /// Names for several services. Reloadable.
+    pub groups: policy::Groups,
     /// Services that run on this host. Names are unique. Reloadable.
     pub services: Vec<Service>,
     /// Services that apps of this host call. Listen addresses are unique. Reloadable.
@@ -67,6 +73,8 @@ impl Default for Config {
             admin: Admin::default(),
             log: Log::default(),
             limits: Limits::default(),
+            mode: None,
+            groups: policy::Groups::new(),
             services: Vec::new(),
             upstreams: Vec::new(),
         }

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use starling_transport::{Leaf, SpiffeId};
 use tokio::sync::Semaphore;
 
+use crate::agent::explain;
 use crate::body::{Body, BoxError, full};
 use crate::host::Host;
 
@@ -25,7 +26,7 @@ pub use client::{Client, ControlError};
 
 /// What the agents of this mesh may ask each other. Each part of the agent adds a line.
 pub fn handlers() -> Vec<Handler> {
-    Vec::new()
+    explain::handlers().into()
 }
 
 /// What other agents may ask of this one, and how much of it at a time.

@@ -15,6 +15,8 @@ use crate::balance::Balancer;
 use crate::config::{Config, Protocol};
 use crate::control::{self, Control};
 use crate::memory::Peak;
+use crate::plaintext::Plaintext;
+use crate::policy::Policy;
 use crate::telemetry::metrics;
 use crate::telemetry::series::{Series, Side};
 
@@ -29,6 +31,10 @@ pub struct Host {
     pub identities: Arc<Identities>,
     /// What the operator declared; swapped whole by a reload.
     pub config: ArcSwap<Config>,
+    /// Who may call what runs here.
+    pub policy: Arc<Policy>,
+    /// Who still calls without the mesh.
+    pub plaintext: Plaintext,
     /// Who else is there.
     pub membership: Membership,
     /// Connections to other nodes.
@@ -89,8 +95,11 @@ impl Host {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Arc<Self> {
         let limits = &parts.config.limits;
+        let trust_domain = parts.identities.current().trust.trust_domain().clone();
         Arc::new(Self {
-            trust_domain: parts.identities.current().trust.trust_domain().clone(),
+            policy: Policy::new(trust_domain.clone(), &parts.config),
+            plaintext: Plaintext::default(),
+            trust_domain,
             apps: Apps::new(limits.connect),
             pending: Arc::new(Semaphore::new(limits.pending as usize)),
             connections: Arc::new(Semaphore::new(limits.connections as usize)),

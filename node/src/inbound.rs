@@ -7,24 +7,25 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::UPGRADE;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode, request};
 use starling_transport::h3::{
     ConnectRequest, Exchange, Limits, RecvBody, Responder, TunnelResponder,
 };
-use starling_transport::{IdentityKind, Session, SpiffeId};
+use starling_transport::{Session, SpiffeId};
 use tokio::net::TcpStream;
 
 use crate::apps;
-use crate::body::{Body, Call, Closing, Counted, boxed, full};
-use crate::config::{Protocol, Service};
+use crate::body::{Body, Call, Closing, Counted, Judged, boxed, full};
+use crate::config::Protocol;
 use crate::control;
 use crate::headers;
 use crate::host::Host;
+use crate::policy::{Entry, Live, Verdict, Where};
 use crate::pump::{self, End};
 use crate::reason::Reason;
 use crate::telemetry::access::AccessLine;
-use crate::telemetry::series::{OTHER, Side};
-use crate::telemetry::trace;
+use crate::telemetry::series::{OTHER, Side, Traffic};
+use crate::telemetry::trace::{self, TraceId};
 use crate::upgrade::{self, Switched};
 
 /// Serves one connection from another agent until it ends or the host drains.
@@ -75,29 +76,46 @@ async fn answer(
     request: Request<RecvBody>,
     responder: Responder,
 ) {
-    let (caller, request) = (session.peer(), request.map(boxed));
-    if session.local().node_name().is_some() {
-        deliver(
-            caller,
-            responder,
-            control::serve(&host, session.peer_leaf(), request),
-        )
-        .await;
-    } else {
-        let work = http(&host, caller, called(session), request);
-        deliver(caller, responder, work).await;
+    let request = request.map(boxed);
+    let (callee, caller) = (session.local(), session.peer());
+    if callee.node_name().is_some() {
+        let work = control::serve(&host, session.peer_leaf(), request);
+        if let Some((response, responder)) = unless_gone(work, responder).await {
+            deliver(caller, responder, response).await;
+        }
+        return;
+    }
+    let (method, uri) = (request.method(), request.uri());
+    let mut live = Live::request(&host.policy, caller, callee, method, uri);
+    let work = http(&host, &mut live, request);
+    let Some(((response, traffic), responder)) = unless_gone(work, responder).await else {
+        return;
+    };
+    tokio::select! {
+        () = deliver(caller, responder, response) => {}
+        () = denied(&mut live, &traffic) => {}
     }
 }
 
-async fn deliver(
-    caller: &SpiffeId,
+/// What `work` gives, unless the caller leaves before.
+async fn unless_gone<T>(
+    work: impl Future<Output = T>,
     mut responder: Responder,
-    work: impl Future<Output = Response<Body>>,
-) {
-    let response = tokio::select! {
-        response = work => response,
-        () = responder.cancelled() => return,
-    };
+) -> Option<(T, Responder)> {
+    tokio::select! {
+        answered = work => Some((answered, responder)),
+        () = responder.cancelled() => None,
+    }
+}
+
+/// Resolves when policy no longer lets a call through whose response is on its way.
+async fn denied(live: &mut Live, traffic: &Traffic) {
+    live.denied().await;
+    // The access line ends with the body, which ends with this choice.
+    traffic.deny();
+}
+
+async fn deliver(caller: &SpiffeId, responder: Responder, response: Response<Body>) {
     if let Err(error) = responder.respond(response).await {
         tracing::debug!(%caller, %error, "the caller did not take the whole response");
     }
@@ -111,51 +129,79 @@ async fn switch(
     mut responder: TunnelResponder,
 ) {
     let request = request.map(|()| full(Bytes::new()));
-    let work = http(&host, session.peer(), called(session), request);
-    let mut response = tokio::select! {
-        response = work => response,
+    let (caller, callee) = (session.peer(), session.local());
+    let (method, uri) = (request.method(), request.uri());
+    let mut live = Live::request(&host.policy, caller, callee, method, uri);
+    let work = http(&host, &mut live, request);
+    let (mut response, traffic) = tokio::select! {
+        answered = work => answered,
         () = responder.cancelled() => return,
     };
     let told = match Switched::take(response.extensions_mut()) {
         Some(side) => match responder.accept(response.into_parts().0.headers).await {
             Ok(tunnel) => {
                 let idle = host.config.load().limits.idle;
-                return upgrade::with_peer(side, tunnel, idle).await;
+                return upgrade::with_peer(side, tunnel, idle, live.denied()).await;
             }
             Err(error) => Err(error),
         },
-        None => responder.refuse(upgrade::refusal(response)).await,
+        None => tokio::select! {
+            told = responder.refuse(upgrade::refusal(response)) => told,
+            () = denied(&mut live, &traffic) => return,
+        },
     };
     if let Err(error) = told {
-        tracing::debug!(caller = %session.peer(), %error, "the caller did not take the whole response");
+        tracing::debug!(%caller, %error, "the caller did not take the whole response");
     }
 }
 
-/// Judges and answers one HTTP request, of a peer or of a caller on this node.
-pub async fn http(
+/// A request of a caller on this node, answered as one of a peer would be.
+pub async fn local(
     host: &Host,
     caller: &SpiffeId,
-    callee: &str,
+    callee: &SpiffeId,
     request: Request<Body>,
 ) -> Response<Body> {
-    let config = host.config.load();
-    let service = config
-        .services
-        .iter()
-        .find(|service| service.name.as_str() == callee);
-    let mut line = line(host, caller, callee, Protocol::Http, Some(&request));
+    let (method, uri) = (request.method(), request.uri());
+    let mut live = Live::request(&host.policy, caller, callee, method, uri);
+    let (mut response, traffic) = http(host, &mut live, request).await;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        upgrade::judged(&mut response, live);
+        return response;
+    }
+    response.map(|body| boxed(Judged::new(body, live, traffic)))
+}
+
+/// Judges and answers one HTTP request. It is judged again until the response begins; from then on that is up to whoever
+/// carries the response.
+async fn http(
+    host: &Host,
+    live: &mut Live,
+    request: Request<Body>,
+) -> (Response<Body>, Arc<Traffic>) {
+    let entry = host.policy.current().entry(live.callee()).cloned();
+    let mut line = line(host, live, entry.as_deref(), Protocol::Http, Some(&request));
     if let Some(trace) = trace::present(request.headers()) {
         line.set_trace(trace);
     }
-    let outcome = match judge(caller, service, Protocol::Http) {
-        Ok(service) => forward(host, service, caller, request, &mut line).await,
-        Err(reason) => Err(reason),
+    let traffic = line.traffic().clone();
+    let judged = judge(host, live, entry.as_deref(), Protocol::Http);
+    let outcome = match judged {
+        Ok((entry, verdict)) => {
+            let caller = live.caller().clone();
+            let work = forward(host, entry, &verdict, &caller, request, &mut line);
+            tokio::select! {
+                outcome = work => outcome,
+                () = live.denied() => Err(Reason::Denied),
+            }
+        }
+        Err(refused) => Err(refused.note(&mut line)),
     };
-    match outcome {
+    let response = match outcome {
         Ok(response) => {
             line.set_status(response.status());
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                return upgrade::with_line(response, line);
+                return (upgrade::with_line(response, line), traffic);
             }
             let (head, body) = response.into_parts();
             let call = Call {
@@ -169,20 +215,23 @@ pub async fn http(
             line.fail(reason);
             line.set_status(reason.status());
             line.finish();
-            reason.response(callee).map(full)
+            reason.response(live.callee()).map(full)
         }
-    }
+    };
+    (response, traffic)
 }
 
 async fn forward(
     host: &Host,
-    service: &Service,
+    entry: &Entry,
+    verdict: &Verdict<'_>,
     caller: &SpiffeId,
     request: Request<Body>,
     line: &mut AccessLine,
 ) -> Result<Response<Body>, Reason> {
     let (mut head, body) = request.into_parts();
-    line.set_trace(headers::request_from_peer(&mut head, caller.as_str())?);
+    line.set_trace(prepare(entry, verdict, caller, &mut head)?);
+    let service = &entry.service;
     let mut response = if head.headers.contains_key(UPGRADE) {
         Box::pin(upgrade::ask_app(host, service, head)).await?
     } else {
@@ -194,24 +243,35 @@ async fn forward(
     Ok(response)
 }
 
+/// Makes of a request that was let through what the app gets.
+pub(crate) fn prepare(
+    entry: &Entry,
+    verdict: &Verdict<'_>,
+    caller: &SpiffeId,
+    head: &mut request::Parts,
+) -> Result<TraceId, Reason> {
+    entry.conform(verdict, head)?;
+    headers::request_from_peer(head, caller.as_str())
+}
+
 /// One tunnel of a peer.
 async fn carry(host: Arc<Host>, session: &Session, request: ConnectRequest) {
     let callee = called(session);
+    let mut live = Live::connection(&host.policy, session.peer(), session.local());
+    let entry = host.policy.current().entry(callee).cloned();
+    let entry = entry.as_deref();
     let config = host.config.load_full();
-    let mut line = line(&host, session.peer(), callee, Protocol::Tcp, None);
-    let opened = async {
-        let named = request.authority.split(':').next().unwrap_or_default();
-        if named != callee && named != session.local().dns_name() {
-            return Err(Reason::WrongService);
+    let mut line = line(&host, &live, entry, Protocol::Tcp, None);
+    let named = request.authority.split(':').next().unwrap_or_default();
+    let opened = if named != callee && named != session.local().dns_name() {
+        Err(Reason::WrongService)
+    } else {
+        match judge(&host, &live, entry, Protocol::Tcp) {
+            Ok((entry, _)) => apps::connect(&entry.service, config.limits.connect).await,
+            Err(refused) => Err(refused.note(&mut line)),
         }
-        let service = config
-            .services
-            .iter()
-            .find(|service| service.name.as_str() == callee);
-        let service = judge(session.peer(), service, Protocol::Tcp)?;
-        apps::connect(service, config.limits.connect).await
     };
-    let socket = match opened.await {
+    let socket = match opened {
         Ok(socket) => socket,
         Err(reason) => {
             line.fail(reason);
@@ -221,9 +281,9 @@ async fn carry(host: Arc<Host>, session: &Session, request: ConnectRequest) {
     };
     match request.accept(HeaderMap::new()).await {
         Ok(tunnel) => {
-            let idle = config.limits.idle;
-            let ended =
-                pump::tunnel(socket.into(), tunnel, End::Callee, idle, line.traffic()).await;
+            let (idle, traffic) = (config.limits.idle, line.traffic().clone());
+            let (socket, denied) = (socket.into(), live.denied());
+            let ended = pump::tunnel(socket, tunnel, End::Callee, idle, &traffic, denied).await;
             if let Err(reason) = ended {
                 line.fail(reason);
             }
@@ -235,39 +295,74 @@ async fn carry(host: Arc<Host>, session: &Session, request: ConnectRequest) {
     }
 }
 
-/// A tunnel of a caller on this node: the same judgement, and a socket to the app.
+/// A tunnel of a caller on this node: the same judgement, and a socket to the app for as long as that holds.
 pub async fn local_socket(
     host: &Host,
     caller: &SpiffeId,
-    callee: &str,
-) -> Result<TcpStream, Reason> {
-    let config = host.config.load_full();
-    let service = config
-        .services
-        .iter()
-        .find(|service| service.name.as_str() == callee);
-    let service = judge(caller, service, Protocol::Tcp)?;
-    apps::connect(service, config.limits.connect).await
+    callee: &SpiffeId,
+) -> Result<(TcpStream, Live), Reason> {
+    let live = Live::connection(&host.policy, caller, callee);
+    let connect = host.config.load().limits.connect;
+    let entry = host.policy.current().entry(live.callee()).cloned();
+    let judged = judge(host, &live, entry.as_deref(), Protocol::Tcp);
+    let (entry, _) = judged.map_err(|refused| refused.reason)?;
+    Ok((apps::connect(&entry.service, connect).await?, live))
 }
 
-/// May `caller` use `service` by `protocol`? Denied unless a grant says otherwise; nodes are never granted anything.
-fn judge<'a>(
-    caller: &SpiffeId,
-    service: Option<&'a Service>,
+/// A call that goes no further.
+pub(crate) struct Refused<'e> {
+    pub(crate) reason: Reason,
+    pub(crate) rule: Option<&'e Where>,
+}
+
+impl Refused<'_> {
+    /// The reason, with the rule noted in the access line.
+    fn note(self, line: &mut AccessLine) -> Reason {
+        if let Some(rule) = self.rule {
+            line.set_rule(&rule.to_string());
+        }
+        self.reason
+    }
+}
+
+impl From<Reason> for Refused<'_> {
+    fn from(reason: Reason) -> Self {
+        Self { reason, rule: None }
+    }
+}
+
+/// May the call go on? What only the mode lets through is told to the audit.
+fn judge<'e>(
+    host: &Host,
+    live: &Live,
+    entry: Option<&'e Entry>,
     protocol: Protocol,
-) -> Result<&'a Service, Reason> {
-    let service = service.ok_or(Reason::WrongService)?;
-    let IdentityKind::Service(name) = caller.kind() else {
-        return Err(Reason::Denied);
-    };
-    if !service.allow.iter().any(|allowed| allowed.as_str() == name) {
-        return Err(Reason::Denied);
+) -> Result<(&'e Entry, Verdict<'e>), Refused<'e>> {
+    let (entry, verdict) = decide(live, entry, protocol)?;
+    if !verdict.is_granted() {
+        let audit = &host.policy.audit;
+        audit.let_through(entry, live.caller(), &verdict);
+    }
+    Ok((entry, verdict))
+}
+
+/// May the call go on? Pure.
+pub(crate) fn decide<'e>(
+    live: &Live,
+    entry: Option<&'e Entry>,
+    protocol: Protocol,
+) -> Result<(&'e Entry, Verdict<'e>), Refused<'e>> {
+    let entry = entry.ok_or(Reason::WrongService)?;
+    let verdict = entry.judge(live.caller(), live.subject());
+    if let Some(reason) = verdict.refusal() {
+        let rule = verdict.rule;
+        return Err(Refused { reason, rule });
     }
     // Told only to those who may call: what a service speaks is nobody else's business.
-    if service.protocol == protocol {
-        Ok(service)
+    if entry.service.protocol == protocol {
+        Ok((entry, verdict))
     } else {
-        Err(Reason::WrongProtocol)
+        Err(Reason::WrongProtocol.into())
     }
 }
 
@@ -278,23 +373,17 @@ fn called(session: &Session) -> &str {
 
 fn line(
     host: &Host,
-    caller: &SpiffeId,
-    callee: &str,
+    live: &Live,
+    entry: Option<&Entry>,
     protocol: Protocol,
     request: Option<&Request<Body>>,
 ) -> AccessLine {
-    let config = host.config.load();
-    let service = config
-        .services
-        .iter()
-        .find(|service| service.name.as_str() == callee);
-    let known = caller.service_name().filter(|name| {
-        service.is_some_and(|service| service.allow.iter().any(|a| a.as_str() == *name))
-    });
+    let known = live.caller().service_name();
+    let known = known.filter(|name| entry.is_some_and(|entry| entry.names(name)));
     let series = host.series(
         Side::Callee,
         known.unwrap_or(OTHER),
-        if service.is_some() { callee } else { OTHER },
+        entry.map_or(OTHER, |entry| entry.service.name.as_str()),
         protocol,
     );
     let mut line = match request {
@@ -302,7 +391,7 @@ fn line(
         None => AccessLine::connection(&series),
     };
     if known.is_none() {
-        line.set_caller(caller.as_str());
+        line.set_caller(live.caller().as_str());
     }
     line.set_instance(&host.node);
     line

@@ -49,13 +49,14 @@ impl From<TcpStream> for Socket {
 }
 
 /// Pumps until both halves have ended. Whatever breaks is passed on: a reset of the socket resets the tunnel and the
-/// other way round.
+/// other way round. Broken off when `denied` resolves.
 pub async fn tunnel(
     socket: Socket,
     tunnel: Tunnel,
     end: End,
     idle: Duration,
     traffic: &Traffic,
+    denied: impl Future<Output = ()>,
 ) -> Result<(), Reason> {
     let Socket {
         stream: mut socket,
@@ -69,6 +70,7 @@ pub async fn tunnel(
     let ended = tokio::select! {
         both = async { tokio::try_join!(up, down) } => both.map(drop),
         () = activity.idle_for(idle) => Err(Reason::Idle),
+        () = denied => Err(Reason::Denied),
     };
     if ended.is_err() {
         send.reset();
@@ -78,12 +80,14 @@ pub async fn tunnel(
     ended
 }
 
-/// Pumps between two local sockets: caller and callee on one node. Every one of `traffic` counts all of it.
+/// Pumps between two local sockets: caller and callee on one node. Every one of `traffic` counts all of it. Broken off
+/// when `denied` resolves.
 pub async fn sockets(
     caller: Socket,
     callee: Socket,
     idle: Duration,
     traffic: &[&Traffic],
+    denied: impl Future<Output = ()>,
 ) -> Result<(), Reason> {
     let activity = Activity::new();
     let (from_caller, from_callee) = (caller.early, callee.early);
@@ -108,6 +112,7 @@ pub async fn sockets(
         tokio::select! {
             both = async { tokio::try_join!(up, down) } => both.map(drop).map_err(|_broken| Reason::UpstreamReset),
             () = activity.idle_for(idle) => Err(Reason::Idle),
+            () = denied => Err(Reason::Denied),
         }
     };
     if ended.is_err() {

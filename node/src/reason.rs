@@ -31,6 +31,7 @@ pub enum Reason {
     UpstreamReset,
     Timeout,
     Denied,
+    AmbiguousPath,
     WrongService,
     AppUnreachable,
     AppBroken,
@@ -41,7 +42,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the page.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::BadRequest,
         Self::HeaderTooLarge,
         Self::SlowRequest,
@@ -58,6 +59,7 @@ impl Reason {
         Self::UpstreamReset,
         Self::Timeout,
         Self::Denied,
+        Self::AmbiguousPath,
         Self::WrongService,
         Self::AppUnreachable,
         Self::AppBroken,
@@ -202,7 +204,12 @@ impl Reason {
             Self::Denied => (
                 "denied",
                 403,
-                "the callee does not allow this caller; add it to `allow` at the callee",
+                "the callee does not allow this call; run `starling explain CALLER CALLEE METHOD PATH`",
+            ),
+            Self::AmbiguousPath => (
+                "ambiguous-path",
+                400,
+                "rules look at paths here, and servers read this one in more than one way; see docs/policy.md",
             ),
             Self::WrongService => (
                 "wrong-service",

@@ -22,6 +22,7 @@ use crate::balance::Pick;
 use crate::body::{Body, boxed, full};
 use crate::config::{HttpVersion, Service};
 use crate::host::Host;
+use crate::policy::Live;
 use crate::pump::{self, End, Socket};
 use crate::reason::Reason;
 use crate::telemetry::access::AccessLine;
@@ -38,6 +39,8 @@ pub struct Side {
     way: Way,
     /// Of a callee on this node, whose line ends with the connection.
     line: Option<AccessLine>,
+    /// The same call, for as long as policy lets it through.
+    live: Option<Live>,
 }
 
 #[derive(Debug)]
@@ -52,7 +55,12 @@ impl Switched {
             protocol,
             way,
             line: None,
+            live: None,
         };
+        Self::put_back(response, side);
+    }
+
+    fn put_back(response: &mut Response<Body>, side: Side) {
         let switched = Self(Arc::new(Mutex::new(Some(side))));
         response.extensions_mut().insert(switched);
     }
@@ -68,14 +76,21 @@ impl Switched {
 /// The same answer, with the side it brings ending `line`.
 pub fn with_line(mut response: Response<Body>, line: AccessLine) -> Response<Body> {
     match Switched::take(response.extensions_mut()) {
-        Some(mut side) => {
-            side.line = Some(line);
-            let switched = Switched(Arc::new(Mutex::new(Some(side))));
-            response.extensions_mut().insert(switched);
+        Some(side) => {
+            let line = Some(line);
+            Switched::put_back(&mut response, Side { line, ..side });
         }
         None => line.finish(),
     }
     response
+}
+
+/// Has the side that an answer brings last no longer than policy lets it, for a caller on this node.
+pub fn judged(response: &mut Response<Body>, live: Live) {
+    if let Some(side) = Switched::take(response.extensions_mut()) {
+        let live = Some(live);
+        Switched::put_back(response, Side { live, ..side });
+    }
 }
 
 /// Callee's agent: asks the app of `service`, on a connection of its own that never gets to the pool. `head` was cleaned by
@@ -154,12 +169,19 @@ pub fn refused<B>(mut response: Response<B>) -> Response<B> {
     response
 }
 
-/// Callee's agent: carries bytes between the app that agreed and the peer that asked, until both are done.
-pub async fn with_peer(side: Side, tunnel: Tunnel, idle: Duration) {
+/// Callee's agent: carries bytes between the app that agreed and the peer that asked, until both are done or `denied`
+/// resolves.
+pub async fn with_peer(
+    side: Side,
+    tunnel: Tunnel,
+    idle: Duration,
+    denied: impl Future<Output = ()>,
+) {
     let (Way::App(socket), Some(line)) = (side.way, side.line) else {
         return;
     };
-    let ended = pump::tunnel(socket, tunnel, End::Callee, idle, line.traffic()).await;
+    let traffic = line.traffic().clone();
+    let ended = pump::tunnel(socket, tunnel, End::Callee, idle, &traffic, denied).await;
     end(line, ended);
 }
 
@@ -173,8 +195,8 @@ struct Switch {
     app: OnUpgrade,
     side: Side,
     line: AccessLine,
-    /// The instance, which counts the call as in flight.
-    _pick: Pick,
+    /// The instance, which counts the call as in flight; none for callers without the mesh.
+    _pick: Option<Pick>,
 }
 
 impl Next {
@@ -185,7 +207,7 @@ impl Next {
         app: OnUpgrade,
         side: Side,
         line: AccessLine,
-        pick: Pick,
+        pick: Option<Pick>,
     ) {
         fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         fields.insert(UPGRADE, side.protocol.clone());
@@ -198,36 +220,50 @@ impl Next {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(switch);
     }
 
-    /// Carries bytes if the connection has become another protocol's, until both sides are done.
-    pub async fn run(&self, idle: Duration) {
+    /// Carries bytes if the connection has become another protocol's, until both sides are done or `closed` resolves.
+    pub async fn run(&self, idle: Duration, closed: impl Future<Output = ()>) {
         let switch = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(switch) = switch {
-            Box::pin(switch.run(idle)).await;
+            Box::pin(switch.run(idle, closed)).await;
         }
     }
 }
 
 impl Switch {
-    async fn run(self, idle: Duration) {
+    async fn run(self, idle: Duration, closed: impl Future<Output = ()>) {
         let Some(app) = self.app.await.ok().and_then(socket) else {
             end(self.line, Err(Reason::CallerGone));
             return;
         };
-        let ended = match self.side.way {
+        let Side {
+            way,
+            line: theirs,
+            mut live,
+            ..
+        } = self.side;
+        let ended = match way {
+            // The callee's agent cuts what it no longer allows.
             Way::Tunnel(tunnel) => {
-                pump::tunnel(app, *tunnel, End::Caller, idle, self.line.traffic()).await
+                let traffic = self.line.traffic();
+                pump::tunnel(app, *tunnel, End::Caller, idle, traffic, closed).await
             }
             Way::App(callee) => {
-                let lines = [Some(&self.line), self.side.line.as_ref()];
+                let lines = [Some(&self.line), theirs.as_ref()];
                 let traffic: Vec<_> = lines
                     .into_iter()
                     .flatten()
                     .map(|line| &**line.traffic())
                     .collect();
-                pump::sockets(app, callee, idle, &traffic).await
+                let denied = async {
+                    match &mut live {
+                        Some(live) => live.denied().await,
+                        None => closed.await,
+                    }
+                };
+                pump::sockets(app, callee, idle, &traffic, denied).await
             }
         };
-        if let Some(line) = self.side.line {
+        if let Some(line) = theirs {
             end(line, ended);
         }
         end(self.line, ended);

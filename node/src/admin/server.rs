@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::socket::Socket;
 use super::view::Source;
+use crate::policy::explain::Question;
 
 /// Connections answered at a time; more wait to be accepted. A monitoring system needs one or two.
 const CONNECTIONS_MAX: usize = 32;
@@ -119,14 +120,15 @@ async fn converse(
     drain: CancellationToken,
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let answer = answer(
-            request.method(),
-            request.uri(),
-            request.headers(),
-            asker,
-            &*source,
-        );
-        async move { Ok::<_, Infallible>(answer) }
+        let source = source.clone();
+        async move {
+            let (method, uri) = (request.method(), request.uri());
+            if is_question(method, uri, asker) {
+                return Ok(explain(uri, &*source).await);
+            }
+            let answer = answer(method, uri, request.headers(), asker, &*source);
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -190,6 +192,24 @@ fn answer(
         ("/v1/nodes", Asker::Local) => json(&source.nodes()),
         ("/v1/services", Asker::Local) => json(&source.services()),
         _ => text(StatusCode::NOT_FOUND, "there is nothing of this name\n"),
+    }
+}
+
+/// Whether it is asked what would become of a call, which other nodes may have to answer.
+fn is_question(method: &Method, uri: &Uri, asker: Asker) -> bool {
+    *method == Method::GET && uri.path() == "/v1/explain" && matches!(asker, Asker::Local)
+}
+
+async fn explain(uri: &Uri, source: &dyn Source) -> Answer {
+    match Question::from_query(uri.query().unwrap_or_default()) {
+        Some((question, from)) => match source.explain(question, from).await {
+            Ok(explained) => json(&explained),
+            Err(why) => text(StatusCode::BAD_GATEWAY, format!("{why}\n")),
+        },
+        None => text(
+            StatusCode::BAD_REQUEST,
+            "ask with caller=NAME&callee=NAME and, for requests, method and path\n",
+        ),
     }
 }
 

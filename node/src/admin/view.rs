@@ -5,13 +5,23 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+
+use crate::policy::explain::{Answer, Question};
 
 /// Where the admin server gets its answers. Each is made from snapshots and never waits.
 pub trait Source: Send + Sync + 'static {
     fn status(&self) -> Status;
     fn nodes(&self) -> Vec<Node>;
     fn services(&self) -> Vec<Service>;
+    /// What would become of a call. The one answer that may wait, for the nodes that decide it.
+    /// `from` names the node where the call would be made, if not this one.
+    fn explain(
+        &self,
+        question: Question,
+        from: Option<String>,
+    ) -> BoxFuture<'static, Result<Explained, String>>;
     /// Whether this agent should get traffic; otherwise why not, in one line.
     fn ready(&self) -> Result<(), String>;
     /// All metrics in the Prometheus text format.
@@ -38,6 +48,9 @@ pub struct Status {
     pub gossip: Gossip,
     pub services: Vec<Declared>,
     pub upstreams: Vec<Upstream>,
+    /// Who still calls without the mesh, the latest first.
+    #[serde(default)]
+    pub plaintext: Vec<PlaintextCaller>,
     pub config: Config,
 }
 
@@ -65,6 +78,9 @@ pub struct Declared {
     /// Where the app listens.
     pub address: String,
     pub allow: Vec<String>,
+    /// What happens to calls that nothing allows.
+    #[serde(default)]
+    pub mode: String,
     pub healthy: bool,
     /// What the last failed health check said, while unhealthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -145,4 +161,38 @@ pub struct Instance {
     pub zone: String,
     /// Since it last changed.
     pub age_s: u64,
+}
+
+/// An address that came to the plaintext address of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaintextCaller {
+    pub service: String,
+    pub address: String,
+    pub connections: u64,
+    /// Since the last of them.
+    pub age_s: u64,
+}
+
+/// `/v1/explain`: what would become of a call made through this agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    /// The node whose agent answers: where the call would come from.
+    pub node: String,
+    pub question: Question,
+    /// All instances of the callee that this agent knows.
+    pub instances: Vec<Judged>,
+}
+
+/// One instance, whether it would get the call, and what its node says of the caller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judged {
+    pub node: String,
+    pub used: bool,
+    /// Why it is used or not.
+    pub because: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Answer>,
+    /// Why there is no verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }

@@ -87,6 +87,7 @@ impl Follower {
         }
         self.checks.reconcile(&config.services);
         // Policy first, then the announcement that others may call.
+        self.host.policy.configure(&config);
         self.host.config.store(Arc::new(config));
         self.announce()
     }

@@ -6,14 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use starling_gossip::{Catalogue, Instance, Liveness, Member, State};
+use futures_util::future::BoxFuture;
+use starling_gossip::{Catalogue, Instance, Liveness, Member, NodeName, State};
 use starling_transport::Svid;
 use tokio::time::Instant;
 
+use super::explain;
 use crate::admin::{Source, view};
 use crate::balance;
-use crate::config::Upstream;
+use crate::config::{Mode, Upstream};
 use crate::host::Host;
+use crate::policy::explain::Question;
 use crate::telemetry::metrics::Recorder;
 
 /// What only the agent as a whole knows.
@@ -135,13 +138,14 @@ impl Source for View {
             services: config
                 .services
                 .iter()
-                .map(|service| declared(&catalogue, service))
+                .map(|service| declared(host, &catalogue, service))
                 .collect(),
             upstreams: config
                 .upstreams
                 .iter()
                 .map(|upstream| self.upstream(upstream))
                 .collect(),
+            plaintext: plaintext(host),
             config: view::Config {
                 directory: facts.directory.display().to_string(),
                 age_s: known.taken.elapsed().as_secs(),
@@ -178,6 +182,19 @@ impl Source for View {
                 }
             })
             .collect()
+    }
+
+    fn explain(
+        &self,
+        question: Question,
+        from: Option<String>,
+    ) -> BoxFuture<'static, Result<view::Explained, String>> {
+        let host = self.host.clone();
+        Box::pin(async move {
+            let from = from.map(|name| NodeName::parse(&name)).transpose();
+            let from = from.map_err(|error| format!("not the name of a node: {error}"))?;
+            explain::explained(host, question, from).await
+        })
     }
 
     fn ready(&self) -> Result<(), String> {
@@ -221,21 +238,44 @@ fn gossip(catalogue: &Catalogue) -> view::Gossip {
     gossip
 }
 
-fn declared(catalogue: &Catalogue, service: &crate::config::Service) -> view::Declared {
+fn declared(
+    host: &Host,
+    catalogue: &Catalogue,
+    service: &crate::config::Service,
+) -> view::Declared {
     let ours = catalogue
         .instances(service.name.as_str())
         .iter()
         .find(|one| one.node == catalogue.local);
     let healthy = ours.is_some_and(|one| one.healthy);
+    let policy = host.policy.current();
+    let entry = policy.entry(service.name.as_str());
+    let mode = entry.map_or(Mode::Enforce, |entry| entry.mode);
     view::Declared {
         service: service.name.to_string(),
         protocol: service.protocol.as_str().to_owned(),
         address: service.address.to_string(),
-        allow: service.allow.iter().map(ToString::to_string).collect(),
+        allow: service
+            .allow
+            .iter()
+            .map(|caller| caller.who.to_string())
+            .collect(),
+        mode: mode.to_string(),
         healthy,
         problem: (!healthy).then(|| "its health check does not pass".to_owned()),
         declared: service.declared.to_string(),
     }
+}
+
+fn plaintext(host: &Host) -> Vec<view::PlaintextCaller> {
+    let seen = host.plaintext.seen().into_iter();
+    seen.map(|(service, address, seen)| view::PlaintextCaller {
+        service: service.to_string(),
+        address: address.to_string(),
+        connections: seen.connections,
+        age_s: seen.last.elapsed().as_secs(),
+    })
+    .collect()
 }
 
 fn node(catalogue: &Catalogue, member: &Member) -> view::Node {
@@ -255,7 +295,7 @@ fn node(catalogue: &Catalogue, member: &Member) -> view::Node {
     }
 }
 
-fn instance(one: &Arc<Instance>, seen: &[balance::View]) -> view::Instance {
+pub(super) fn instance(one: &Arc<Instance>, seen: &[balance::View]) -> view::Instance {
     let seen = seen.iter().find(|view| view.instance.node == one.node);
     view::Instance {
         node: one.node.to_string(),

@@ -126,6 +126,7 @@ impl Blame {
             | Reason::NoIdentity
             | Reason::Denied
             | Reason::CallerGone
+            | Reason::AmbiguousPath
             | Reason::Idle => Self::None,
         }
     }

@@ -1,6 +1,6 @@
 //! What `status`, `nodes` and `services` have in common: ask the running agent, print for people or for programs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
@@ -21,6 +21,14 @@ pub(super) struct Ask {
 }
 
 impl Ask {
+    pub(super) fn wants_json(&self) -> bool {
+        self.json
+    }
+
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// Asks for `path` and prints the answer, rendered unless JSON is wanted.
     pub(super) fn print<T: DeserializeOwned>(
         &self,

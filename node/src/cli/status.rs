@@ -57,6 +57,9 @@ fn render(status: &view::Status) -> String {
     if !status.upstreams.is_empty() {
         parts.push(upstreams(&status.upstreams));
     }
+    if !status.plaintext.is_empty() {
+        parts.push(plaintext(&status.plaintext));
+    }
     parts.join("\n\n")
 }
 
@@ -75,7 +78,9 @@ fn certificates(svids: &[view::Svid]) -> String {
 }
 
 fn services(services: &[view::Declared]) -> String {
-    let mut table = Table::new(["SERVICE", "PROTOCOL", "APP", "HEALTH", "ALLOWS", "DECLARED"]);
+    let mut table = Table::new([
+        "SERVICE", "PROTOCOL", "APP", "HEALTH", "ALLOWS", "MODE", "DECLARED",
+    ]);
     for service in services {
         let health = match (service.healthy, &service.problem) {
             (true, _) => "healthy".to_owned(),
@@ -88,7 +93,21 @@ fn services(services: &[view::Declared]) -> String {
             service.address.clone(),
             health,
             service.allow.join(", "),
+            service.mode.clone(),
             service.declared.clone(),
+        ]);
+    }
+    table.render()
+}
+
+fn plaintext(callers: &[view::PlaintextCaller]) -> String {
+    let mut table = Table::new(["IN PLAINTEXT", "FROM", "CONNECTIONS", "LAST"]);
+    for caller in callers {
+        table.row([
+            caller.service.clone(),
+            caller.address.clone(),
+            caller.connections.to_string(),
+            format!("{} ago", span(caller.age_s)),
         ]);
     }
     table.render()
@@ -146,6 +165,7 @@ mod tests {
                 protocol: "http".into(),
                 address: "127.0.0.1:8080".into(),
                 allow: vec!["web".into(), "batch".into()],
+                mode: "permissive".into(),
                 healthy: false,
                 problem: Some("answered 503".into()),
                 declared: "orders.toml:1".into(),
@@ -158,6 +178,12 @@ mod tests {
                 usable: 1,
                 instances: 2,
                 declared: "web.toml:4".into(),
+            }],
+            plaintext: vec![view::PlaintextCaller {
+                service: "orders".into(),
+                address: "10.0.0.9".into(),
+                connections: 3,
+                age_s: 70,
             }],
             config: view::Config {
                 directory: "/etc/starling".into(),
@@ -182,11 +208,14 @@ CERTIFICATE                   ENDS
 spiffe://example.org/node/n1  in 22h 13m
 spiffe://example.org/svc/web  1m 1s ago
 
-SERVICE  PROTOCOL  APP             HEALTH                   ALLOWS      DECLARED
-orders   http      127.0.0.1:8080  unhealthy: answered 503  web, batch  orders.toml:1
+SERVICE  PROTOCOL  APP             HEALTH                   ALLOWS      MODE        DECLARED
+orders   http      127.0.0.1:8080  unhealthy: answered 503  web, batch  permissive  orders.toml:1
 
 UPSTREAM  AS   LISTENS         PROTOCOL  USABLE  DECLARED
-pay       web  127.0.0.1:9001  http      1 of 2  web.toml:4";
+pay       web  127.0.0.1:9001  http      1 of 2  web.toml:4
+
+IN PLAINTEXT  FROM      CONNECTIONS  LAST
+orders        10.0.0.9  3            1m 10s ago";
         assert_eq!(render(&status()), expected);
     }
 }

@@ -35,6 +35,18 @@ impl<'t> Checker<'t> {
         self.problems
     }
 
+    /// Notes a file that is not TOML, or has a value of another type than its key. Such a message may quote the file; it
+    /// stays on one line and of bounded length.
+    pub(super) fn refuse(&mut self, error: &toml::de::Error) {
+        let message = error.message().lines().next().unwrap_or_default().trim();
+        let shown: String = message
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(MESSAGE_CHARS_MAX)
+            .collect();
+        self.problem(error.span().unwrap_or(0..0), shown, "");
+    }
+
     pub(super) fn place(&self, span: &Range<usize>) -> Place {
         let before = &self.text.as_bytes()[..span.start.min(self.text.len())];
         Place {
@@ -231,6 +243,8 @@ impl<'t> Checker<'t> {
         found.map(|(_, value)| *value)
     }
 }
+
+const MESSAGE_CHARS_MAX: usize = 300;
 
 /// Whether `text` is `host:port` with a host that could be looked up and a port that could be dialled.
 pub(crate) fn is_host_port(text: &str) -> bool {

@@ -11,31 +11,26 @@ use super::raw;
 
 /// Removes every key that [`raw`] does not know, with a problem for each.
 pub(super) fn remove_unknown(file: &mut DeTable<'_>, checker: &mut Checker<'_>) {
-    known_only(file, &FILE, checker);
-    for section in [&ADMIN, &LOG, &LIMITS] {
-        if let Some(table) = file.get_mut(section.name).and_then(as_table_mut) {
-            known_in(table, section, checker);
-        }
-    }
-    for section in [&SERVICE, &UPSTREAM] {
-        let Some(list) = file.get_mut(section.name) else {
-            continue;
-        };
-        let DeValue::Array(list) = list.get_mut() else {
-            continue;
-        };
-        for table in list.iter_mut().filter_map(as_table_mut) {
-            known_in(table, section, checker);
-        }
-    }
+    known_in(file, &FILE, checker);
 }
 
-/// The same for the tables within it. How deep that goes is written down in the sections.
+/// The same for a document of kind `policy`.
+pub(super) fn remove_unknown_in_policy(document: &mut DeTable<'_>, checker: &mut Checker<'_>) {
+    known_in(document, &DOCUMENT, checker);
+}
+
+/// The same for the tables within it, single ones and lists. How deep that goes is written down in the sections.
 fn known_in(table: &mut DeTable<'_>, section: &Section, checker: &mut Checker<'_>) {
     known_only(table, section, checker);
     for inner in section.tables {
-        if let Some(table) = table.get_mut(inner.name).and_then(as_table_mut) {
-            known_in(table, inner, checker);
+        match table.get_mut(inner.name).map(Spanned::get_mut) {
+            Some(DeValue::Table(table)) => known_in(table, inner, checker),
+            Some(DeValue::Array(list)) => {
+                for table in list.iter_mut().filter_map(as_table_mut) {
+                    known_in(table, inner, checker);
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -69,7 +64,7 @@ const FILE: Section = Section {
     name: "",
     title: "the top of the file",
     keys: keys_of::<raw::File>,
-    tables: &[],
+    tables: &[&ADMIN, &LOG, &LIMITS, &POLICY, &SERVICE, &UPSTREAM],
 };
 const ADMIN: Section = Section {
     name: "admin",
@@ -93,7 +88,7 @@ const SERVICE: Section = Section {
     name: "service",
     title: "[[service]]",
     keys: keys_of::<raw::Service>,
-    tables: &[&HEALTH, &SERVICE_LIMITS],
+    tables: &[&HEALTH, &GRANT, &DENY, &SERVICE_LIMITS],
 };
 const UPSTREAM: Section = Section {
     name: "upstream",
@@ -105,6 +100,48 @@ const HEALTH: Section = Section {
     name: "health",
     title: "health",
     keys: keys_of::<raw::Health>,
+    tables: &[],
+};
+const POLICY: Section = Section {
+    name: "policy",
+    title: "[policy]",
+    keys: keys_of::<raw::policy::Policy>,
+    tables: &[],
+};
+const GRANT: Section = Section {
+    name: "grant",
+    title: "[[service.grant]]",
+    keys: keys_of::<raw::policy::Rule>,
+    tables: &[],
+};
+const DENY: Section = Section {
+    name: "deny",
+    title: "[[service.deny]]",
+    keys: keys_of::<raw::policy::Rule>,
+    tables: &[],
+};
+const DOCUMENT: Section = Section {
+    name: "",
+    title: "a policy",
+    keys: keys_of::<raw::policy::Document>,
+    tables: &[&DOCUMENT_MODE, &DOCUMENT_GRANT, &DOCUMENT_DENY],
+};
+const DOCUMENT_GRANT: Section = Section {
+    name: "grant",
+    title: "[[grant]]",
+    keys: keys_of::<raw::policy::DocumentRule>,
+    tables: &[],
+};
+const DOCUMENT_DENY: Section = Section {
+    name: "deny",
+    title: "[[deny]]",
+    keys: keys_of::<raw::policy::DocumentRule>,
+    tables: &[],
+};
+const DOCUMENT_MODE: Section = Section {
+    name: "mode",
+    title: "[[mode]]",
+    keys: keys_of::<raw::policy::Mode>,
     tables: &[],
 };
 const SERVICE_LIMITS: Section = Section {
@@ -163,7 +200,7 @@ const OUTLIER: Section = Section {
 };
 /// The tables that say how calls are made, wherever they stand.
 const CALLS: [&Section; 5] = [&BALANCE, &RETRY, &TIMEOUT, &CALL_LIMITS, &OUTLIER];
-const SECTIONS: [&Section; 16] = [
+const SECTIONS: [&Section; 18] = [
     &FILE,
     &ADMIN,
     &LOG,
@@ -171,6 +208,8 @@ const SECTIONS: [&Section; 16] = [
     &SERVICE,
     &UPSTREAM,
     &HEALTH,
+    &POLICY,
+    &GRANT,
     &SERVICE_LIMITS,
     &BALANCE,
     &ZONE,

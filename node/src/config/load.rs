@@ -12,7 +12,7 @@ use toml::de::DeTable;
 use super::check::{Checker, is_host_port};
 use super::keys::{self, shown};
 use super::problems::{Problem, Problems};
-use super::{Admin, Config, Limits, Log, Service, Upstream, raw, whole};
+use super::{Admin, Config, Limits, Log, Service, Upstream, policy, raw, whole};
 use crate::state::Fingerprint;
 
 /// What a file may hold.
@@ -123,6 +123,13 @@ impl Config {
         if let Some(limits) = &raw.limits {
             self.limits = Limits::check(limits, checker);
         }
+        if let Some(mode) = raw.policy.as_ref().and_then(|policy| policy.mode.as_ref()) {
+            self.mode = policy::check_mode(mode, checker);
+        }
+        if let Some(groups) = &raw.groups {
+            self.groups
+                .append(&mut policy::check_groups(groups, checker));
+        }
         let services = raw
             .service
             .iter()
@@ -148,21 +155,7 @@ fn parse(text: &str, role: Role, checker: &mut Checker<'_>) -> Option<raw::File>
         }
         raw::File::deserialize(toml::de::Deserializer::from(table))
     });
-    parsed
-        .map_err(|error| {
-            let message = error.message().lines().next().unwrap_or_default().trim();
-            checker.problem(error.span().unwrap_or(0..0), shown_message(message), "");
-        })
-        .ok()
-}
-
-/// A message of the TOML reader may quote the file; it stays on one line and of bounded length.
-fn shown_message(message: &str) -> String {
-    message
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(MESSAGE_CHARS_MAX)
-        .collect()
+    parsed.map_err(|error| checker.refuse(&error)).ok()
 }
 
 fn check_advertise(
@@ -305,4 +298,3 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// One file per service, and far more than one host runs.
 const FILES_MAX: usize = 1024;
 const ZONE_BYTES_MAX: usize = 63;
-const MESSAGE_CHARS_MAX: usize = 300;

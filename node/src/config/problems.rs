@@ -30,10 +30,7 @@ impl Problems {
     }
 
     /// `value` if nothing is wrong.
-    pub(super) fn or(
-        mut self,
-        value: impl FnOnce() -> super::Config,
-    ) -> Result<super::Config, Self> {
+    pub(super) fn or<T>(mut self, value: impl FnOnce() -> T) -> Result<T, Self> {
         if self.0.is_empty() {
             return Ok(value());
         }

@@ -8,6 +8,7 @@ use serde::de::{Deserializer, Error, Visitor};
 use toml::Spanned;
 
 pub(super) mod calls;
+pub(super) mod policy;
 
 pub(super) type Text = Option<Spanned<String>>;
 pub(super) type Number = Option<Spanned<Whole>>;
@@ -24,6 +25,8 @@ pub(super) struct File {
     pub(super) admin: Option<Admin>,
     pub(super) log: Option<Log>,
     pub(super) limits: Option<Limits>,
+    pub(super) policy: Option<policy::Policy>,
+    pub(super) groups: Option<policy::Groups>,
     pub(super) service: Option<Vec<Spanned<Service>>>,
     pub(super) upstream: Option<Vec<Spanned<Upstream>>>,
 }
@@ -64,6 +67,10 @@ pub(super) struct Service {
     pub(super) protocol: Text,
     pub(super) http: Text,
     pub(super) allow: Option<Vec<Spanned<String>>>,
+    pub(super) grant: Option<Vec<Spanned<policy::Rule>>>,
+    pub(super) deny: Option<Vec<Spanned<policy::Rule>>>,
+    pub(super) mode: Text,
+    pub(super) plaintext: Text,
     pub(super) labels: Option<Spanned<BTreeMap<String, String>>>,
     pub(super) weight: Number,
     pub(super) health: Option<Spanned<Health>>,

@@ -13,6 +13,7 @@ use toml::Spanned;
 use super::calls::ServiceLimits;
 use super::check::Checker;
 use super::keys::shown;
+use super::policy::{self, Caller, Rule};
 use super::{Place, raw};
 
 /// A service that runs on this host. All of it is reloadable; what is in flight ends under the old settings.
@@ -26,7 +27,15 @@ pub struct Service {
     /// The version of HTTP spoken to the app. Default 1.
     pub http: HttpVersion,
     /// Services that may call it. Nobody else may; default nobody.
-    pub allow: Vec<ServiceName>,
+    pub allow: Vec<Caller>,
+    /// What else is allowed: `[[service.grant]]`.
+    pub grants: Vec<Rule>,
+    /// What is not, whatever allows it: `[[service.deny]]`.
+    pub denies: Vec<Rule>,
+    /// What happens to calls that nothing allows. Default: what the mesh's documents say, else `[policy]`.
+    pub mode: Option<policy::Set>,
+    /// Where callers without the mesh connect while the mode is permissive. Default: nowhere.
+    pub plaintext: Option<SocketAddr>,
     /// What tells instances apart, such as `version = "v2"`. At most 16.
     pub labels: BTreeMap<String, String>,
     /// Its share among the instances of the service, 1 to 1000. Default 100.
@@ -108,8 +117,14 @@ impl Service {
             .allow
             .iter()
             .flatten()
-            .filter_map(|name| checker.service_name(name))
+            .filter_map(|name| policy::check_caller(name, checker))
             .collect();
+        let grants = check_rules(raw.grant.as_deref(), protocol, checker);
+        let denies = check_rules(raw.deny.as_deref(), protocol, checker);
+        let mode = raw.mode.as_ref();
+        let mode = mode.and_then(|mode| policy::check_mode(mode, checker));
+        let plaintext = raw.plaintext.as_ref();
+        let plaintext = plaintext.and_then(|address| checker.address("plaintext", address));
         let labels = check_labels(raw, checker);
         let weight = raw
             .weight
@@ -127,6 +142,10 @@ impl Service {
             protocol,
             http,
             allow,
+            grants,
+            denies,
+            mode,
+            plaintext,
             labels,
             weight: weight.unwrap_or(100),
             health,
@@ -207,6 +226,25 @@ fn check_http(raw: &raw::Service, protocol: Protocol, checker: &mut Checker<'_>)
     checker
         .choice("http", word, &versions)
         .unwrap_or(HttpVersion::H1)
+}
+
+/// What looks at requests cannot be evaluated where there are none: refused here, and denied if it came to that.
+fn check_rules(
+    raw: Option<&[Spanned<raw::policy::Rule>]>,
+    protocol: Protocol,
+    checker: &mut Checker<'_>,
+) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for raw in raw.unwrap_or_default() {
+        let rule = Rule::check(raw, checker);
+        if rule.is_for_requests() && protocol == Protocol::Tcp {
+            let what = "`methods` and `paths` say nothing about a service that speaks tcp";
+            let hint = "add `protocol = \"http\"` to the service, or leave them out";
+            checker.problem(raw.span(), what, hint);
+        }
+        rules.push(rule);
+    }
+    rules
 }
 
 fn check_labels(raw: &raw::Service, checker: &mut Checker<'_>) -> BTreeMap<String, String> {

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod calls;
+mod policy_keys;
 mod reference;
 
 /// What an operator is told about `starling.toml` with this content. Empty if nothing.
@@ -76,6 +77,10 @@ advertise = "192.0.2.1:7000"
 seeds = ["10.0.0.2:7400", "n3.example.org:7400", "[2001:db8::1]:7400"]
 zone = "rack-1"
 state = "/srv/starling"
+[policy]
+mode = "audit"
+[groups]
+batch = ["billing", "reports"]
 [admin]
 socket = "/srv/admin.sock"
 listen = "[::1]:7401"
@@ -97,10 +102,18 @@ address = "10.0.0.1"
 port = 8080
 protocol = "http"
 http = "2"
-allow = ["web", "batch"]
+allow = ["web", "group:batch"]
+mode = "permissive"
+plaintext = "192.0.2.1:8080"
 labels = { version = "v2", track = "stable" }
 weight = 1000
 health = { kind = "http", path = "/healthz?deep=1", interval = "5s", timeout = "2s", up = 1, down = 3 }
+[[service.grant]]
+from = ["*"]
+methods = ["GET", "HEAD"]
+paths = ["/orders/**", "/orders/{id}/items"]
+[[service.deny]]
+from = ["guest"]
 [[service]]
 name = "db"
 port = 5432
@@ -165,9 +178,9 @@ fn every_key_arrives() {
         orders
             .allow
             .iter()
-            .map(|name| name.as_str())
+            .map(|caller| caller.who.to_string())
             .collect::<Vec<_>>(),
-        ["web", "batch"]
+        ["web", "group:batch"]
     );
     assert_eq!(orders.labels["version"], "v2");
     let health = orders.health.as_ref().unwrap();
@@ -186,7 +199,21 @@ fn every_key_arrives() {
         ),
         (5, 2, 1, 3)
     );
-    assert_eq!(orders.declared.to_string(), "starling.toml:22");
+    assert_eq!(orders.declared.to_string(), "starling.toml:26");
+    let [grant] = &orders.grants[..] else {
+        panic!("one grant")
+    };
+    assert_eq!(
+        (grant.methods.len(), grant.paths[1].to_string()),
+        (2, "/orders/{id}/items".to_owned())
+    );
+    assert_eq!(grant.declared.to_string(), "starling.toml:38");
+    assert_eq!(orders.denies[0].from[0].who.to_string(), "guest");
+    assert_eq!(orders.plaintext, Some("192.0.2.1:8080".parse().unwrap()));
+    let mode = |set: &Option<policy::Set>| set.as_ref().map(|set| set.mode);
+    assert_eq!(mode(&orders.mode), Some(Mode::Permissive));
+    assert_eq!(mode(&config.mode), Some(Mode::Audit));
+    assert_eq!(config.groups["batch"].members.len(), 2);
 
     assert_eq!(db.address, "127.0.0.1:5432".parse().unwrap());
     assert_eq!(
@@ -277,7 +304,7 @@ fn keys() {
     check(
         "\"a\\nerror: b\\u001b[0m\" = 1",
         "1: unknown key `a\\nerror: b\\u{1b}[0m`",
-        "known here: `listen`, `advertise`, `seeds`, `zone`, `state`, `admin`, `log`, `limits`, `service`, `upstream`",
+        "known here: `listen`, `advertise`, `seeds`, `zone`, `state`, `admin`, `log`, `limits`, `policy`, `groups`, `service`, `upstream`",
     );
 }
 
@@ -302,11 +329,6 @@ fn names() {
     service("name = \"a\\nb\"", &what("a\\nb", bad), "");
     service("name = \"{{x}}\"", &what("{{x}}", bad), "");
     service("name = \"\\u043erders\"", &what("оrders", bad), "");
-    service(
-        "allow = [\"web\", \"*\"]",
-        &what("*", bad),
-        "there is no wildcard: list the services that may call",
-    );
     upstream("as = \"Web\"", &what("Web", bad), "`web` would be a name");
     upstream("service = \"-\"", &what("-", bad), "");
 }
@@ -794,7 +816,9 @@ proptest! {
         fuzz(format!("listen = {quoted}\nseeds = [{quoted}]\nzone = {quoted}\nstate = {quoted}").as_bytes());
         fuzz(format!("[limits]\nidle = {time}\npending = {number}").as_bytes());
         fuzz(format!("[[service]]\nname = {quoted}\naddress = {quoted}\nport = {number}\nallow = [{quoted}]\n\
-            labels = {{ {quoted} = {quoted} }}\nhealth = {{ kind = {quoted}, path = {quoted}, interval = {time} }}").as_bytes());
+            labels = {{ {quoted} = {quoted} }}\nmode = {quoted}\nplaintext = {quoted}\nhealth = {{ kind = {quoted}, path = {quoted}, interval = {time} }}").as_bytes());
+        fuzz(format!("[groups]\n{quoted} = [{quoted}]\n[[service]]\nname = 'a'\nport = 1\nprotocol = 'http'\n\
+            [[service.grant]]\nfrom = [{quoted}]\nmethods = [{quoted}]\npaths = [{quoted}]").as_bytes());
         fuzz(format!("[[upstream]]\nservice = {quoted}\nlisten = {quoted}\nas = {quoted}").as_bytes());
     }
 }

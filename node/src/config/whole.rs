@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use super::problems::{Problem, Problems};
-use super::{Config, Place};
+use super::{Config, Place, policy};
 
 pub(super) fn check(config: &Config, problems: &mut Problems) {
     services_once(config, problems);
     addresses_once(config, problems);
+    groups_known(config, problems);
 }
 
 fn services_once(config: &Config, problems: &mut Problems) {
@@ -23,6 +24,17 @@ fn services_once(config: &Config, problems: &mut Problems) {
                 problems.push(problem(&service.declared, what, hint));
             }
         }
+    }
+}
+
+fn groups_known(config: &Config, problems: &mut Problems) {
+    for service in &config.services {
+        let rules = service.grants.iter().chain(&service.denies);
+        let callers = service
+            .allow
+            .iter()
+            .chain(rules.flat_map(|rule| &rule.from));
+        policy::groups_known(callers, &config.groups, problems);
     }
 }
 
@@ -41,6 +53,23 @@ fn addresses_once(config: &Config, problems: &mut Problems) {
                 service.name, service.declared
             )
         });
+    }
+    for service in &config.services {
+        let Some(plaintext) = service.plaintext else {
+            continue;
+        };
+        let who = format!(
+            "the plaintext address of service `{}` at {}",
+            service.name, service.declared
+        );
+        match taken.get(&plaintext) {
+            Some(other) => {
+                let what = format!("`plaintext = \"{plaintext}\"` is taken");
+                let hint = format!("choose another port or address; this is {other}");
+                problems.push(problem(&service.declared, what, hint));
+            }
+            None => drop(taken.insert(plaintext, who)),
+        }
     }
     for upstream in &config.upstreams {
         let who = format!(

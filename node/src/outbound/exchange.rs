@@ -29,9 +29,7 @@ pub(super) async fn exchange(
 ) -> Result<Response<Body>, Failure> {
     let instance = pick.instance();
     if instance.node == route.host.node {
-        return Ok(
-            inbound::http(&route.host, &route.caller, route.service.as_str(), request).await,
-        );
+        return Ok(inbound::local(&route.host, &route.caller, &route.callee, request).await);
     }
     let addrs = route.addresses(instance);
     let requester = route

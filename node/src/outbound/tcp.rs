@@ -12,6 +12,7 @@ use super::attempts::Attempts;
 use super::exchange::dial_reason;
 use crate::balance::Pick;
 use crate::config::Protocol;
+use crate::policy::Live;
 use crate::pump::{self, End};
 use crate::reason::Reason;
 use crate::telemetry::access::AccessLine;
@@ -20,7 +21,7 @@ use crate::{headers, inbound};
 /// How a connection reaches its callee.
 enum Way {
     Tunnel(Box<Tunnel>),
-    Local(TcpStream),
+    Local(TcpStream, Box<Live>),
 }
 
 /// Carries one connection to an instance.
@@ -31,10 +32,13 @@ pub(super) async fn serve(route: Arc<Route>, socket: TcpStream) {
     let idle = route.host.config.load().limits.idle;
     let ended = match open(&route, &mut line).await {
         Ok((_pick, Way::Tunnel(tunnel))) => {
-            pump::tunnel(socket.into(), *tunnel, End::Caller, idle, line.traffic()).await
+            // The callee's agent cuts what it no longer allows.
+            let (socket, never) = (socket.into(), std::future::pending());
+            pump::tunnel(socket, *tunnel, End::Caller, idle, line.traffic(), never).await
         }
-        Ok((_pick, Way::Local(callee))) => {
-            pump::sockets(socket.into(), callee.into(), idle, &[line.traffic()]).await
+        Ok((_pick, Way::Local(callee, mut live))) => {
+            let (socket, callee) = (socket.into(), callee.into());
+            pump::sockets(socket, callee, idle, &[line.traffic()], live.denied()).await
         }
         Err(reason) => {
             pump::reset(&socket);
@@ -66,9 +70,9 @@ async fn open(route: &Route, line: &mut AccessLine) -> Result<(Pick, Way), Reaso
 async fn way(route: &Route, pick: &Pick) -> Result<Way, Reason> {
     let instance = pick.instance();
     if instance.node == route.host.node {
-        return inbound::local_socket(&route.host, &route.caller, route.service.as_str())
-            .await
-            .map(Way::Local);
+        let (socket, live) =
+            inbound::local_socket(&route.host, &route.caller, &route.callee).await?;
+        return Ok(Way::Local(socket, Box::new(live)));
     }
     let addrs = route.addresses(instance);
     let requester = route

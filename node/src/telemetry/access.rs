@@ -35,6 +35,7 @@ pub struct AccessLine {
     request: Option<Request>,
     status: Option<StatusCode>,
     reason: Option<Reason>,
+    rule: Option<Box<str>>,
     trace: Option<TraceId>,
     is_complete: bool,
 }
@@ -57,6 +58,7 @@ impl AccessLine {
             request: None,
             status: None,
             reason: None,
+            rule: None,
             trace: None,
             is_complete: false,
         }
@@ -95,6 +97,11 @@ impl AccessLine {
         self.trace = Some(trace);
     }
 
+    /// The rule that denied it.
+    pub fn set_rule(&mut self, rule: &str) {
+        self.rule = Some(shorten(rule).into());
+    }
+
     /// Why the mesh failed the call. The first reason counts: what follows is its consequence.
     pub fn fail(&mut self, reason: Reason) {
         self.reason.get_or_insert(reason);
@@ -124,6 +131,7 @@ impl AccessLine {
             "bytes.out" = self.traffic.bytes_out(),
             duration_ms = took.as_micros() as f64 / 1000.0,
             reason = self.reason.map(Reason::as_str),
+            rule = self.rule.as_deref(),
             "trace.id" = self.trace.as_ref().map(TraceId::as_str),
             "{}",
             if self.series.protocol() == Protocol::Http { "request" } else { "connection" },
@@ -133,6 +141,9 @@ impl AccessLine {
 
 impl Drop for AccessLine {
     fn drop(&mut self) {
+        if self.traffic.is_denied() {
+            self.fail(Reason::Denied);
+        }
         if !self.is_complete {
             self.fail(Reason::CallerGone);
         }

@@ -31,6 +31,10 @@ pub const CONNECTIONS_OPEN: &str = "starling_connections_open";
 pub const RETRIES: &str = "starling_retries_total";
 /// Times an instance was left out because calls to it failed.
 pub const EJECTIONS: &str = "starling_ejections_total";
+/// Calls that the mode of their service let through.
+pub const POLICY_AUDIT: &str = "starling_policy_audit_total";
+/// Connections from outside of the mesh.
+pub const PLAINTEXT: &str = "starling_plaintext_connections_total";
 /// Health checks of local apps.
 pub const HEALTH_CHECKS: &str = "starling_health_checks_total";
 /// Whether a local app passes its health check.
@@ -104,6 +108,22 @@ pub fn retried(callee: &ServiceName, reason: Reason) {
 
 pub(crate) fn ejected(callee: &ServiceName, reason: Reason) {
     counter!(EJECTIONS, "callee" => callee.to_string(), "reason" => reason.as_str()).increment(1);
+}
+
+pub(crate) fn let_through(caller: &str, callee: &str, mode: &'static str, why: &'static str) {
+    let labels = [
+        ("caller", caller.to_owned()),
+        ("callee", callee.to_owned()),
+        ("mode", mode.to_owned()),
+        ("reason", why.to_owned()),
+    ];
+    counter!(POLICY_AUDIT, &labels).increment(1);
+}
+
+/// Someone came to the plaintext address of `callee`.
+pub(crate) fn plaintext(callee: &ServiceName, taken: bool) {
+    let outcome = if taken { "taken" } else { "refused" };
+    counter!(PLAINTEXT, "callee" => callee.to_string(), "outcome" => outcome).increment(1);
 }
 
 pub(crate) fn health_checked(service: &ServiceName, passed: bool) {
@@ -196,6 +216,14 @@ fn describe_traffic() {
 }
 
 fn describe_agent() {
+    describe_counter!(
+        POLICY_AUDIT,
+        "Calls that nothing allows and that the mode of their service, audit or permissive, let through"
+    );
+    describe_counter!(
+        PLAINTEXT,
+        "Connections from outside of the mesh to the plaintext address of a permissive service, by outcome"
+    );
     describe_counter!(HEALTH_CHECKS, "Health checks of local apps, by outcome");
     describe_gauge!(
         SERVICE_HEALTHY,

@@ -1,6 +1,6 @@
 //! The handles of all metrics of one caller and callee at one end, fetched once and used for every call.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -44,6 +44,7 @@ pub const OTHER: &str = "other";
 pub struct Traffic {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
+    is_denied: AtomicBool,
     series: Arc<Series>,
 }
 
@@ -118,6 +119,7 @@ impl Series {
         Arc::new(Traffic {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
+            is_denied: AtomicBool::new(false),
             series: self.clone(),
         })
     }
@@ -165,6 +167,15 @@ impl Traffic {
     pub fn add_out(&self, bytes: usize) {
         self.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
         self.series.bytes_out.increment(bytes as u64);
+    }
+
+    /// Says that the call is cut because policy no longer lets it through, before whatever carries it is dropped.
+    pub fn deny(&self) {
+        self.is_denied.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_denied(&self) -> bool {
+        self.is_denied.load(Ordering::Relaxed)
     }
 
     pub fn bytes_in(&self) -> u64 {

@@ -1,8 +1,9 @@
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::*;
-use crate::admin::view::{Config, Gossip, Node, Service, Status};
+use crate::admin::view::{Config, Explained, Gossip, Node, Service, Status};
 
 /// An agent that is not ready yet.
 struct Young;
@@ -23,6 +24,7 @@ impl Source for Young {
             gossip: Gossip::default(),
             services: Vec::new(),
             upstreams: Vec::new(),
+            plaintext: Vec::new(),
             config: Config {
                 directory: "/etc/starling".into(),
                 age_s: 1,
@@ -37,6 +39,21 @@ impl Source for Young {
 
     fn services(&self) -> Vec<Service> {
         Vec::new()
+    }
+
+    fn explain(
+        &self,
+        question: Question,
+        from: Option<String>,
+    ) -> BoxFuture<'static, Result<Explained, String>> {
+        Box::pin(std::future::ready(match from {
+            Some(node) => Err(format!("no node `{node}`")),
+            None => Ok(Explained {
+                node: "n1".into(),
+                question,
+                instances: Vec::new(),
+            }),
+        }))
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -48,6 +48,13 @@ fn in_code() -> BTreeMap<String, String> {
             panic!("there is a default")
         }
     };
+    let list = |is_empty: bool| {
+        assert!(is_empty, "there is a default");
+        "[]".to_owned()
+    };
+    let mesh = starling_transport::TrustDomain::parse("example.org").unwrap();
+    let compiled = crate::policy::Snapshot::compile(&mesh, &config, &[]);
+    let default_mode = compiled.entry("a").unwrap().mode;
     let format = match log.format {
         LogFormat::Text => "\"text\"",
         LogFormat::Json => "\"json\"",
@@ -66,6 +73,8 @@ fn in_code() -> BTreeMap<String, String> {
         ("admin.listen", quoted(&admin.listen)),
         ("log.format", format.to_owned()),
         ("log.level", quoted(&log.level)),
+        ("policy.mode", quoted(&default_mode)),
+        ("groups", format!("{:?}", config.groups)),
         ("limits.connections", limits.connections.to_string()),
         (
             "limits.streams_per_peer",
@@ -82,7 +91,17 @@ fn in_code() -> BTreeMap<String, String> {
         ("service.port", required()),
         ("service.protocol", quoted(&service.protocol)),
         ("service.http", http.to_owned()),
-        ("service.allow", format!("{:?}", service.allow)),
+        ("service.allow", list(service.allow.is_empty())),
+        ("service.grant", none(service.grants.is_empty())),
+        ("service.grant.from", required()),
+        ("service.grant.methods", none(true)),
+        ("service.grant.paths", none(true)),
+        ("service.deny", none(service.denies.is_empty())),
+        ("service.deny.from", required()),
+        ("service.deny.methods", none(true)),
+        ("service.deny.paths", none(true)),
+        ("service.mode", none(service.mode.is_none())),
+        ("service.plaintext", none(service.plaintext.is_none())),
         ("service.labels", format!("{:?}", service.labels)),
         ("service.weight", service.weight.to_string()),
         ("service.health", none(bare.health.is_none())),
@@ -233,6 +252,9 @@ fn no_key_is_forgotten() {
         ("admin.", keys_of::<raw::Admin>()),
         ("log.", keys_of::<raw::Log>()),
         ("limits.", keys_of::<raw::Limits>()),
+        ("policy.", keys_of::<raw::policy::Policy>()),
+        ("service.grant.", keys_of::<raw::policy::Rule>()),
+        ("service.deny.", keys_of::<raw::policy::Rule>()),
         ("service.", keys_of::<raw::Service>()),
         ("service.health.", keys_of::<raw::Health>()),
         ("upstream.", keys_of::<raw::Upstream>()),
@@ -251,6 +273,7 @@ fn no_key_is_forgotten() {
         "admin",
         "log",
         "limits",
+        "policy",
         "service",
         "service.limits",
         "upstream",
@@ -307,7 +330,8 @@ fn every_toml_snippet_in_the_documentation_is_good() {
     let mut snippets = 0;
     for page in pages() {
         let text = fs::read_to_string(&page).unwrap();
-        for snippet in text.split("\n```toml\n").skip(1) {
+        let text: Vec<_> = text.lines().map(str::trim_start).collect();
+        for snippet in text.join("\n").split("\n```toml\n").skip(1) {
             let snippet = snippet.split("\n```").next().unwrap();
             if let Err(problems) =
                 Config::from_bytes(Path::new("starling.toml"), snippet.as_bytes())
@@ -318,6 +342,23 @@ fn every_toml_snippet_in_the_documentation_is_good() {
         }
     }
     assert!(snippets >= 5, "found only {snippets}");
+}
+
+/// Documents stand in fences of their own: ```toml policy.
+#[test]
+fn every_policy_in_the_documentation_is_good() {
+    let mut snippets = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for snippet in text.split("\n```toml policy\n").skip(1) {
+            let snippet = snippet.split("\n```").next().unwrap();
+            if let Err(problems) = policy::Document::parse(snippet) {
+                panic!("{}:\n{snippet}\n{problems}", page.display());
+            }
+            snippets += 1;
+        }
+    }
+    assert!(snippets >= 1);
 }
 
 #[test]

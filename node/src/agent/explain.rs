@@ -1,0 +1,254 @@
+//! What would become of a call: which instances it could go to from here, and what their nodes say.
+
+use std::sync::Arc;
+
+use futures_util::stream::{self, StreamExt};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use starling_gossip::NodeName;
+use starling_transport::Leaf;
+use tokio::time::Instant;
+
+use super::source;
+use crate::admin::view::{self, Explained, Judged};
+use crate::control::{Handler, Refused, Who};
+use crate::host::Host;
+use crate::policy::explain::{Answer, Question};
+
+/// What other nodes may ask: what this node decides, and what it looks like from here.
+pub(crate) fn handlers() -> [Handler; 2] {
+    [
+        Handler::new(JUDGE, Who::Node, decide),
+        Handler::new(EXPLAIN, Who::Node, look),
+    ]
+}
+
+async fn decide(host: Arc<Host>, _asker: Leaf, question: Question) -> Result<Answer, Refused> {
+    let answer = question.ask(&host.policy.current(), &host.trust_domain);
+    answer.map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "unanswerable", error.to_string()))
+}
+
+async fn look(host: Arc<Host>, _asker: Leaf, question: Question) -> Result<Seen, Refused> {
+    Ok(seen(&host, &question))
+}
+
+/// The instances as one node sees them. Without verdicts: whoever asked gets those from the nodes that decide, so that
+/// one question never makes an agent ask all others on behalf of a third.
+#[derive(Debug, Serialize, Deserialize)]
+struct Seen {
+    node: String,
+    instances: Vec<Place>,
+}
+
+/// One instance, and whether calls go to it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Place {
+    node: String,
+    used: bool,
+    because: String,
+}
+
+/// Answers `question` for calls made on node `from`, or here. An error is for people.
+pub(super) async fn explained(
+    host: Arc<Host>,
+    question: Question,
+    from: Option<NodeName>,
+) -> Result<Explained, String> {
+    let seen = match from.filter(|node| *node != host.node) {
+        None => seen(&host, &question),
+        Some(node) => {
+            let asked = host.control().ask(&node, EXPLAIN, &question).await;
+            asked.map_err(|error| causes(&error))?
+        }
+    };
+    let judged = stream::iter(seen.instances)
+        .map(|place| judged(&host, &question, place))
+        .buffered(ASKED_AT_ONCE);
+    let instances = judged.collect().await;
+    Ok(Explained {
+        node: seen.node,
+        question,
+        instances,
+    })
+}
+
+fn seen(host: &Host, question: &Question) -> Seen {
+    let catalogue = host.membership.catalogue();
+    let balancers = host.balancers();
+    let mine = balancers
+        .iter()
+        .find(|(service, _)| service.as_str() == question.callee);
+    let views = mine.map(|(_, balancer)| balancer.view(Instant::now()));
+    let views = views.unwrap_or_default();
+    let known = catalogue.instances(&question.callee).iter();
+    let shown: Vec<_> = known
+        .take(INSTANCES_MAX)
+        .map(|one| source::instance(one, &views))
+        .collect();
+    Seen {
+        node: host.node.to_string(),
+        instances: places(&shown, &host.config.load().zone),
+    }
+}
+
+/// Calls go to the best there are, if they are any good.
+fn places(shown: &[view::Instance], zone: &str) -> Vec<Place> {
+    let standings: Vec<_> = shown.iter().map(|one| standing(one, zone)).collect();
+    let best = standings.iter().map(|(standing, _)| *standing).min();
+    let places = shown.iter().zip(standings);
+    let place = |(one, (standing, because)): (&view::Instance, _)| Place {
+        node: one.node.clone(),
+        used: standing <= Standing::Doubtful && Some(standing) == best,
+        because,
+    };
+    places.map(place).collect()
+}
+
+/// How willingly calls are sent to an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    Good,
+    /// Where there is no good one.
+    Doubtful,
+    Bad,
+}
+
+fn standing(one: &view::Instance, zone: &str) -> (Standing, String) {
+    if !one.healthy {
+        let why = "its app does not pass its health check";
+        return (Standing::Bad, why.to_owned());
+    }
+    if let Some(seconds) = one.ejected_s {
+        let why = format!("left out for {seconds} s, as calls to it failed");
+        return (Standing::Bad, why);
+    }
+    if one.liveness != "alive" {
+        return (Standing::Doubtful, format!("its node is {}", one.liveness));
+    }
+    if one.weight == 0 {
+        return (Standing::Doubtful, "its node is draining".to_owned());
+    }
+    let why = match one.zone == zone {
+        true => "healthy".to_owned(),
+        false => format!("healthy, but in zone {}", one.zone),
+    };
+    (Standing::Good, why)
+}
+
+async fn judged(host: &Arc<Host>, question: &Question, place: Place) -> Judged {
+    let (verdict, problem) = match verdict(host, question, &place.node).await {
+        Ok(verdict) => (Some(verdict), None),
+        Err(problem) => (None, Some(problem)),
+    };
+    Judged {
+        node: place.node,
+        used: place.used,
+        because: place.because,
+        verdict,
+        problem,
+    }
+}
+
+/// The node that runs the instance decides, so it is asked.
+async fn verdict(host: &Arc<Host>, question: &Question, node: &str) -> Result<Answer, String> {
+    let node = NodeName::parse(node).map_err(|error| error.to_string())?;
+    if node == host.node {
+        let answer = question.ask(&host.policy.current(), &host.trust_domain);
+        return answer.map_err(|error| error.to_string());
+    }
+    let asked = host.control().ask(&node, JUDGE, question).await;
+    asked.map_err(|error| match error.refused() {
+        Some(refused) => refused.why.clone(),
+        None => causes(&error),
+    })
+}
+
+/// An error and what caused it, in one line.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+const JUDGE: &str = "/v1/judge";
+const EXPLAIN: &str = "/v1/explain";
+
+/// Instances that are asked for one question; a service rarely has more, and the first few dozen tell enough.
+const INSTANCES_MAX: usize = 64;
+
+/// Nodes asked at a time: those that do not answer cost seconds each.
+const ASKED_AT_ONCE: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(node: &str) -> view::Instance {
+        view::Instance {
+            node: node.to_owned(),
+            protocol: "http".to_owned(),
+            labels: [].into(),
+            weight: 100,
+            healthy: true,
+            liveness: "alive".to_owned(),
+            ejected_s: None,
+            in_flight: None,
+            address: "10.0.0.1:7400".to_owned(),
+            zone: "a".to_owned(),
+            age_s: 1,
+        }
+    }
+
+    fn check(shown: &[view::Instance], expected: &[(&str, bool, &str)]) {
+        let places = places(shown, "a");
+        let told: Vec<_> = places
+            .iter()
+            .map(|place| (place.node.as_str(), place.used, place.because.as_str()))
+            .collect();
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn calls_go_to_the_best_that_are_any_good() {
+        let suspect = view::Instance {
+            liveness: "suspect".to_owned(),
+            ..instance("n2")
+        };
+        let ill = view::Instance {
+            healthy: false,
+            ..instance("n3")
+        };
+        let ejected = view::Instance {
+            ejected_s: Some(3),
+            ..instance("n4")
+        };
+        let far = view::Instance {
+            zone: "b".to_owned(),
+            ..instance("n5")
+        };
+        check(
+            &[instance("n1"), suspect.clone(), far],
+            &[
+                ("n1", true, "healthy"),
+                ("n2", false, "its node is suspect"),
+                ("n5", true, "healthy, but in zone b"),
+            ],
+        );
+        check(
+            &[suspect, ill.clone(), ejected],
+            &[
+                ("n2", true, "its node is suspect"),
+                ("n3", false, "its app does not pass its health check"),
+                ("n4", false, "left out for 3 s, as calls to it failed"),
+            ],
+        );
+        check(
+            &[ill],
+            &[("n3", false, "its app does not pass its health check")],
+        );
+    }
+}

@@ -1,0 +1,322 @@
+//! Callers without the mesh, while a service is permissive: its `plaintext` address is open, and who still comes there is
+//! counted and shown. In every other mode it is closed.
+
+use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::header::UPGRADE;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use starling_gossip::ServiceName;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::body::{Body, Call, Closing, Counted, boxed, full};
+use crate::config::{Mode, Protocol, Service};
+use crate::host::Host;
+use crate::policy::Entry;
+use crate::reason::Reason;
+use crate::telemetry::access::AccessLine;
+use crate::telemetry::metrics;
+use crate::telemetry::series::{OTHER, Side};
+use crate::upgrade::{self, Switched};
+use crate::{apps, conversation, headers, pump};
+
+/// Who came without the mesh, and how many of them are served at a time.
+#[derive(Debug)]
+pub struct Plaintext {
+    seen: Mutex<HashMap<(ServiceName, IpAddr), Seen>>,
+    connections: Arc<Semaphore>,
+}
+
+/// One address that came to one service.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen {
+    pub connections: u64,
+    pub last: Instant,
+}
+
+impl Default for Plaintext {
+    fn default() -> Self {
+        Self {
+            seen: Mutex::default(),
+            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        }
+    }
+}
+
+impl Plaintext {
+    /// Who came to which service, the latest first.
+    pub fn seen(&self) -> Vec<(ServiceName, IpAddr, Seen)> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = seen
+            .iter()
+            .map(|((service, ip), seen)| (service.clone(), *ip, *seen))
+            .collect();
+        all.sort_by_key(|(.., seen)| std::cmp::Reverse(seen.last));
+        all
+    }
+
+    /// Notes a visit. Past the bound the address that was quiet for longest is forgotten. Whether it is a first one.
+    fn note(&self, service: &ServiceName, ip: IpAddr) -> bool {
+        let now = Instant::now();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (service.clone(), ip);
+        let is_new = !seen.contains_key(&key);
+        if is_new && seen.len() >= ADDRESSES_MAX {
+            let oldest = seen.iter().min_by_key(|(_, seen)| seen.last);
+            let oldest = oldest.map(|(key, _)| key.clone());
+            oldest.map(|key| seen.remove(&key));
+        }
+        let entry = seen.entry(key).or_insert(Seen {
+            connections: 0,
+            last: now,
+        });
+        entry.connections += 1;
+        entry.last = now;
+        is_new
+    }
+}
+
+type Key = (ServiceName, SocketAddr);
+
+/// Keeps the plaintext addresses open that policy wants open, and no others. Never ends.
+pub async fn follow(host: Arc<Host>) {
+    let mut changes = host.policy.changes();
+    let mut open: HashMap<Key, CancellationToken> = HashMap::new();
+    let mut failed: HashSet<Key> = HashSet::new();
+    loop {
+        let wanted = wanted(&host);
+        open.retain(|key, closed| {
+            let is_wanted = wanted.contains(key);
+            if !is_wanted {
+                closed.cancel();
+                tracing::info!(service = %key.0, "plaintext address closed");
+            }
+            is_wanted
+        });
+        failed.retain(|key| wanted.contains(key));
+        for key in wanted {
+            if open.contains_key(&key) {
+                continue;
+            }
+            match TcpListener::bind(key.1).await {
+                Ok(listener) => {
+                    tracing::warn!(service = %key.0, listen = %key.1, "plaintext address open: callers there prove nothing");
+                    let closed = CancellationToken::new();
+                    let serving = serve(host.clone(), listener, key.0.clone(), closed.clone());
+                    host.spawn(serving);
+                    failed.remove(&key);
+                    open.insert(key, closed);
+                }
+                Err(error) => {
+                    if failed.insert(key.clone()) {
+                        tracing::error!(service = %key.0, listen = %key.1, %error, "cannot open the plaintext address");
+                    }
+                }
+            }
+        }
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() {
+                return std::future::pending().await;
+            },
+            () = tokio::time::sleep(RETRY_EVERY), if !failed.is_empty() => {}
+        }
+    }
+}
+
+fn wanted(host: &Host) -> HashSet<Key> {
+    let policy = host.policy.current();
+    let permissive = policy
+        .entries()
+        .filter(|entry| entry.mode == Mode::Permissive);
+    permissive
+        .filter_map(|entry| Some((entry.service.name.clone(), entry.service.plaintext?)))
+        .collect()
+}
+
+/// Takes connections until `closed`, which cuts those under way, or until the host drains.
+async fn serve(
+    host: Arc<Host>,
+    listener: TcpListener,
+    service: ServiceName,
+    closed: CancellationToken,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = closed.cancelled() => return,
+            () = host.drain.cancelled() => return,
+        };
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%service, %error, "cannot take a plaintext connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let permit = host.plaintext.connections.clone().try_acquire_owned().ok();
+        let entry = host.policy.current().entry(service.as_str()).cloned();
+        metrics::plaintext(&service, permit.is_some());
+        if let (Some(entry), Some(permit)) = (entry, permit) {
+            let ip = peer.ip().to_canonical();
+            if host.plaintext.note(&service, ip) {
+                tracing::warn!(%service, peer.addr = %ip, "called in plaintext");
+            }
+            let (work, closed) = (host.clone(), closed.clone());
+            host.spawn(async move {
+                let _best_effort = socket.set_nodelay(true);
+                connection(work, entry, socket, ip, closed).await;
+                drop(permit);
+            });
+        }
+    }
+}
+
+async fn connection(
+    host: Arc<Host>,
+    entry: Arc<Entry>,
+    socket: TcpStream,
+    ip: IpAddr,
+    closed: CancellationToken,
+) {
+    match entry.service.protocol {
+        Protocol::Tcp => tcp(&host, &entry, socket, ip, &closed).await,
+        Protocol::Http => Box::pin(http(host, entry, socket, ip, closed)).await,
+    }
+}
+
+async fn tcp(
+    host: &Host,
+    entry: &Entry,
+    socket: TcpStream,
+    ip: IpAddr,
+    closed: &CancellationToken,
+) {
+    let limits = host.config.load().limits.clone();
+    let series = host.series(
+        Side::Callee,
+        OTHER,
+        entry.service.name.as_str(),
+        Protocol::Tcp,
+    );
+    let mut line = AccessLine::connection(&series);
+    begin(&mut line, host, ip);
+    let ended = match apps::connect(&entry.service, limits.connect).await {
+        Ok(app) => {
+            let (socket, app) = (socket.into(), app.into());
+            let traffic = [&**line.traffic()];
+            pump::sockets(socket, app, limits.idle, &traffic, closed.cancelled()).await
+        }
+        Err(reason) => {
+            pump::reset(&socket);
+            Err(reason)
+        }
+    };
+    if let Err(reason) = ended {
+        line.fail(reason);
+    }
+    line.finish();
+}
+
+/// Not as bytes: whatever in the requests claims an identity has to go.
+async fn http(
+    host: Arc<Host>,
+    entry: Arc<Entry>,
+    socket: TcpStream,
+    ip: IpAddr,
+    closed: CancellationToken,
+) {
+    let limits = host.config.load().limits.clone();
+    let drain = host.drain.clone();
+    let next = Arc::<upgrade::Next>::default();
+    let leave = next.clone();
+    let service = service_fn(move |request| {
+        let (host, entry, next) = (host.clone(), entry.clone(), leave.clone());
+        // Boxed, so that an idle connection holds no room for a call.
+        Box::pin(async move { Ok::<_, Infallible>(call(&host, &entry, ip, &next, request).await) })
+    });
+    let conversation = conversation::serve(socket, service, &limits, &drain);
+    if closed.run_until_cancelled(conversation).await.is_some() {
+        next.run(limits.idle, closed.cancelled()).await;
+    }
+}
+
+async fn call(
+    host: &Host,
+    entry: &Entry,
+    ip: IpAddr,
+    next: &upgrade::Next,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
+    let service = &entry.service;
+    let series = host.series(Side::Callee, OTHER, service.name.as_str(), Protocol::Http);
+    let mut line = AccessLine::request(&series, request.method(), request.uri().path());
+    begin(&mut line, host, ip);
+    let connection = hyper::upgrade::on(&mut request);
+    match ask(host, service, request, &mut line).await {
+        Ok(response) => {
+            line.set_status(response.status());
+            let (mut head, body) = response.into_parts();
+            headers::response_from_app(&mut head.headers);
+            head.version = http::Version::HTTP_11;
+            if let Some(side) = Switched::take(&mut head.extensions) {
+                next.switch(&mut head.headers, connection, side, line, None);
+                return Response::from_parts(head, body);
+            }
+            let call = Call {
+                line,
+                pick: None,
+                broken: Reason::AppBroken,
+            };
+            Response::from_parts(head, boxed(Closing::new(body, call)))
+        }
+        Err(reason) => {
+            line.fail(reason);
+            line.set_status(reason.status());
+            line.finish();
+            reason.response(service.name.as_str()).map(full)
+        }
+    }
+}
+
+async fn ask(
+    host: &Host,
+    service: &Service,
+    request: Request<Incoming>,
+    line: &mut AccessLine,
+) -> Result<Response<Body>, Reason> {
+    let (mut head, body) = request.into_parts();
+    // A caller without identity is cleaned like an app of this host, and `starling-caller` stays away.
+    line.set_trace(headers::request_from_app(&mut head, service.name.as_str())?);
+    if head.headers.contains_key(UPGRADE) {
+        return Box::pin(upgrade::ask_app(host, service, head)).await;
+    }
+    let body = boxed(Counted::new(body, line.traffic()));
+    let request = Request::from_parts(head, body);
+    Ok(host.apps.request(service, request).await?.map(boxed))
+}
+
+fn begin(line: &mut AccessLine, host: &Host, ip: IpAddr) {
+    line.set_caller(&format!("plaintext:{ip}"));
+    line.set_instance(&host.node);
+}
+
+/// Connections in plaintext at a time, over all services: two file descriptors each. Apps of this host have their own.
+const CONNECTIONS_MAX: usize = 1024;
+
+/// Addresses remembered, over all services: about 100 bytes each.
+const ADDRESSES_MAX: usize = 256;
+
+/// How often an address that could not be opened is tried again.
+const RETRY_EVERY: Duration = Duration::from_secs(5);
+
+/// How long the accept loop rests after an error.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

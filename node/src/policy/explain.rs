@@ -1,0 +1,203 @@
+//! What would become of a call: the question that operators and other agents ask, answered by the judge itself.
+
+use http::{Method, Uri};
+use serde::{Deserialize, Serialize};
+use starling_transport::{SpiffeId, TrustDomain};
+
+use super::compile::{Entry, Snapshot};
+use super::judge::{Subject, Verdict, Why};
+use crate::config::{Mode, Protocol};
+
+/// May `caller` call `callee`, with this request if there is one?
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// The name of a service, or a SPIFFE ID.
+    pub caller: String,
+    /// The name of a service.
+    pub callee: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+/// What a node that runs the callee says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The caller's SPIFFE ID.
+    pub caller: String,
+    pub allowed: bool,
+    /// One word of a closed list; `granted` is the one that no mode has to help.
+    pub why: String,
+    /// The same in a sentence.
+    pub text: String,
+    /// `file:line` or `policy/NAME@REVISION#LINE`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    pub mode: String,
+    /// Where the mode was set; nothing for the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode_declared: Option<String>,
+    /// The path that the app gets, where that is not the one asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+/// Why a question has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unanswerable {
+    #[error("`{0}` is neither the name of a service nor a SPIFFE ID")]
+    Caller(String),
+    #[error("`{0}` does not run on this node")]
+    NotHere(String),
+    #[error("`{0}` is not a method of HTTP")]
+    Method(String),
+    #[error("`{0}` cannot be the path of a request")]
+    Path(String),
+    #[error("rules for `{0}` look at methods or paths: add METHOD and PATH to the question")]
+    NeedsRequest(String),
+}
+
+impl Question {
+    /// Asks the policy of the node that runs the callee.
+    pub fn ask(&self, policy: &Snapshot, mesh: &TrustDomain) -> Result<Answer, Unanswerable> {
+        let caller = self.caller_id(mesh)?;
+        let entry = policy.entry(&self.callee);
+        let entry = entry.ok_or_else(|| Unanswerable::NotHere(self.callee.clone()))?;
+        let is_bare = self.method.is_none() && self.path.is_none();
+        if is_bare && entry.service.protocol == Protocol::Http && entry.looks_at_requests() {
+            return Err(Unanswerable::NeedsRequest(self.callee.clone()));
+        }
+        let (method, uri) = (self.method()?, self.uri()?);
+        let subject = match entry.service.protocol {
+            Protocol::Tcp => Subject::Connection,
+            Protocol::Http => Subject::Request {
+                method: &method,
+                uri: &uri,
+            },
+        };
+        Ok(Answer::new(entry, &caller, &entry.judge(&caller, subject)))
+    }
+
+    fn caller_id(&self, mesh: &TrustDomain) -> Result<SpiffeId, Unanswerable> {
+        let parsed = match self.caller.contains(':') {
+            true => SpiffeId::parse(&self.caller),
+            false => SpiffeId::service(mesh, &self.caller),
+        };
+        parsed.map_err(|_invalid| Unanswerable::Caller(self.caller.clone()))
+    }
+
+    fn method(&self) -> Result<Method, Unanswerable> {
+        let Some(method) = &self.method else {
+            return Ok(Method::GET);
+        };
+        let parsed = Method::from_bytes(method.as_bytes());
+        parsed.map_err(|_invalid| Unanswerable::Method(method.clone()))
+    }
+
+    fn uri(&self) -> Result<Uri, Unanswerable> {
+        let path = self.path.as_deref().unwrap_or("/");
+        let parts = Uri::builder().scheme("https").authority("callee");
+        let uri = parts.path_and_query(path).build();
+        uri.map_err(|_invalid| Unanswerable::Path(path.to_owned()))
+    }
+
+    /// As the query of a URI.
+    pub fn to_query(&self, from: Option<&String>) -> String {
+        let fields = [
+            ("caller", Some(&self.caller)),
+            ("callee", Some(&self.callee)),
+            ("method", self.method.as_ref()),
+            ("path", self.path.as_ref()),
+            ("from", from),
+        ];
+        let fields = fields.into_iter().filter_map(|(name, value)| {
+            let value: String = value?.bytes().map(encoded).collect();
+            Some(format!("{name}={value}"))
+        });
+        fields.collect::<Vec<_>>().join("&")
+    }
+
+    /// From the query of a URI; what is not known is left alone.
+    ///
+    /// Also gives the node `from` which the call would be made.
+    pub fn from_query(query: &str) -> Option<(Self, Option<String>)> {
+        let (mut question, mut from) = (Self::default(), None);
+        for field in query.split('&') {
+            let (name, value) = field.split_once('=')?;
+            let value = decoded(value)?;
+            match name {
+                "caller" => question.caller = value,
+                "callee" => question.callee = value,
+                "method" => question.method = Some(value),
+                "path" => question.path = Some(value),
+                "from" => from = Some(value),
+                _ => {}
+            }
+        }
+        let is_whole = !question.caller.is_empty() && !question.callee.is_empty();
+        is_whole.then_some((question, from))
+    }
+}
+
+impl Answer {
+    fn new(entry: &Entry, caller: &SpiffeId, verdict: &Verdict<'_>) -> Self {
+        Self {
+            caller: caller.to_string(),
+            allowed: verdict.allowed,
+            why: verdict.why.as_str().to_owned(),
+            text: text(verdict),
+            rule: verdict.rule.map(ToString::to_string),
+            mode: verdict.mode.to_string(),
+            mode_declared: entry.mode_declared.as_ref().map(ToString::to_string),
+            path: verdict.forward.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+impl Entry {
+    fn looks_at_requests(&self) -> bool {
+        self.has_paths || self.has_methods
+    }
+}
+
+fn text(verdict: &Verdict<'_>) -> String {
+    let why = match verdict.why {
+        Why::Granted => "a grant allows it".to_owned(),
+        Why::Denied => "a denial forbids it".to_owned(),
+        Why::NotEvaluable => {
+            "a denial that looks at requests may be about it, and in a tcp connection there are none to look at"
+                .to_owned()
+        }
+        Why::NoGrant => "nothing allows it".to_owned(),
+        Why::AmbiguousPath(ambiguous) => {
+            format!("rules look at paths, and this one has more than one meaning: {ambiguous}")
+        }
+        Why::NotACaller => "only services of this mesh may call".to_owned(),
+    };
+    match (verdict.allowed, verdict.is_granted(), verdict.mode) {
+        (true, false, mode @ (Mode::Audit | Mode::Permissive)) => {
+            format!("{why}; mode {mode} lets it through")
+        }
+        _ => why,
+    }
+}
+
+fn encoded(byte: u8) -> String {
+    match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    }
+}
+
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut parts = text.split('%');
+    bytes.extend_from_slice(parts.next()?.as_bytes());
+    for part in parts {
+        let (pair, rest) = (part.get(..2)?, part.get(2..)?);
+        bytes.push(u8::from_str_radix(pair, 16).ok()?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(bytes).ok()
+}

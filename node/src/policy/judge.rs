@@ -1,0 +1,193 @@
+//! The decision. Pure, without allocation unless a path has to be rewritten.
+
+use http::uri::{PathAndQuery, Uri};
+use http::{HeaderMap, Method, request};
+use starling_transport::{IdentityKind, SpiffeId};
+
+use super::compile::Entry;
+use super::rule::{Rule, Where};
+use crate::config::policy::Mode;
+use crate::path::{Ambiguous, Normal};
+use crate::reason::Reason;
+
+/// What the caller wants.
+#[derive(Debug, Clone, Copy)]
+pub enum Subject<'a> {
+    /// A connection whose bytes nobody looks into.
+    Connection,
+    Request {
+        method: &'a Method,
+        uri: &'a Uri,
+    },
+}
+
+/// What becomes of a call, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict<'e> {
+    /// It goes through, because rules allow it or because of the mode.
+    pub allowed: bool,
+    /// The rule that decided. None where no rule is about the call.
+    pub rule: Option<&'e Where>,
+    pub why: Why,
+    /// Of the service.
+    pub mode: Mode,
+    /// What is passed on in place of the path that came, where that is another.
+    pub forward: Option<PathAndQuery>,
+}
+
+/// Why a call is allowed or not: the closed list of labels and logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Why {
+    /// A grant is about it and no denial.
+    Granted,
+    /// A denial is about it.
+    Denied,
+    /// A denial may be about it: it looks at requests, and this is a connection.
+    NotEvaluable,
+    /// Nothing grants it.
+    NoGrant,
+    /// Its path has more than one meaning, and rules look at paths.
+    AmbiguousPath(Ambiguous),
+    /// The caller is a node, or of another mesh. No mode lets that through.
+    NotACaller,
+}
+
+impl Entry {
+    /// May `caller` do this? The one function behind enforcement and `starling explain`.
+    pub fn judge(&self, caller: &SpiffeId, subject: Subject<'_>) -> Verdict<'_> {
+        let is_ours = *caller.trust_domain() == self.trust_domain;
+        let IdentityKind::Service(name) = caller.kind() else {
+            return self.verdict(Why::NotACaller, None);
+        };
+        if !is_ours {
+            return self.verdict(Why::NotACaller, None);
+        }
+        match subject {
+            Subject::Connection => self.judge_connection(name),
+            Subject::Request { method, uri } => self.judge_request(name, method, uri),
+        }
+    }
+
+    fn judge_connection(&self, caller: &str) -> Verdict<'_> {
+        if let Some(rule) = self.denies.iter().find(|rule| rule.is_from(caller)) {
+            let why = match rule.is_unconditional() {
+                true => Why::Denied,
+                false => Why::NotEvaluable,
+            };
+            return self.verdict(why, Some(rule));
+        }
+        // A grant that looks at requests grants nothing here.
+        let is_about = |rule: &&Rule| rule.is_unconditional() && rule.is_from(caller);
+        match self.grants.iter().find(is_about) {
+            Some(rule) => self.verdict(Why::Granted, Some(rule)),
+            None => self.verdict(Why::NoGrant, None),
+        }
+    }
+
+    fn judge_request(&self, caller: &str, method: &Method, uri: &Uri) -> Verdict<'_> {
+        let came = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        let path = match Normal::of(if self.has_paths { came } else { "/" }) {
+            Ok(path) => path,
+            Err(ambiguous) => return self.judge_ambiguous(caller, ambiguous),
+        };
+        let forward = match path.is_changed() {
+            true => PathAndQuery::try_from(path.to_string()).ok(),
+            false => None,
+        };
+        let denied = |rule: &&Rule| rule.is_from(caller) && rule.denies(method, &path);
+        let granted = |rule: &&Rule| rule.is_from(caller) && rule.grants(method, &path);
+        let verdict = if let Some(rule) = self.denies.iter().find(denied) {
+            self.verdict(Why::Denied, Some(rule))
+        } else if let Some(rule) = self.grants.iter().find(granted) {
+            self.verdict(Why::Granted, Some(rule))
+        } else {
+            self.verdict(Why::NoGrant, None)
+        };
+        Verdict { forward, ..verdict }
+    }
+
+    /// Only those who may call at all are told more than that they may not.
+    fn judge_ambiguous(&self, caller: &str, ambiguous: Ambiguous) -> Verdict<'_> {
+        let barred = |rule: &&Rule| rule.is_unconditional() && rule.is_from(caller);
+        if let Some(rule) = self.denies.iter().find(barred) {
+            return self.verdict(Why::Denied, Some(rule));
+        }
+        match self.grants.iter().any(|rule| rule.is_from(caller)) {
+            true => self.verdict(Why::AmbiguousPath(ambiguous), None),
+            false => self.verdict(Why::NoGrant, None),
+        }
+    }
+
+    fn verdict<'e>(&self, why: Why, rule: Option<&'e Rule>) -> Verdict<'e> {
+        let is_lax = self.mode != Mode::Enforce && why != Why::NotACaller;
+        Verdict {
+            allowed: why == Why::Granted || is_lax,
+            rule: rule.map(|rule| &rule.declared),
+            why,
+            mode: self.mode,
+            forward: None,
+        }
+    }
+
+    /// Makes a request that was let through be what was judged: its path in the one form, and without the fields by
+    /// which some apps take another path or method than the request's own.
+    pub fn conform(&self, verdict: &Verdict<'_>, head: &mut request::Parts) -> Result<(), Reason> {
+        if let Some(path) = &verdict.forward {
+            let mut parts = std::mem::take(&mut head.uri).into_parts();
+            parts.path_and_query = Some(path.clone());
+            head.uri = Uri::from_parts(parts).map_err(|_invalid| Reason::BadRequest)?;
+        }
+        if self.has_paths {
+            remove_all(&mut head.headers, &PATH_OVERRIDES);
+        }
+        if self.has_methods {
+            remove_all(&mut head.headers, &METHOD_OVERRIDES);
+        }
+        Ok(())
+    }
+}
+
+impl Verdict<'_> {
+    /// Whether the rules allow it, whatever the mode.
+    pub fn is_granted(&self) -> bool {
+        self.why == Why::Granted
+    }
+
+    /// The reason the caller is given, if it is refused.
+    pub fn refusal(&self) -> Option<Reason> {
+        match self.why {
+            _ if self.allowed => None,
+            Why::AmbiguousPath(_) => Some(Reason::AmbiguousPath),
+            _ => Some(Reason::Denied),
+        }
+    }
+}
+
+impl Why {
+    /// The name in metric labels, logs and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Granted => "granted",
+            Self::Denied => "denied",
+            Self::NotEvaluable => "not-evaluable",
+            Self::NoGrant => "no-grant",
+            Self::AmbiguousPath(_) => "ambiguous-path",
+            Self::NotACaller => "not-a-caller",
+        }
+    }
+}
+
+fn remove_all(headers: &mut HeaderMap, names: &[&str]) {
+    for name in names {
+        headers.remove(*name);
+    }
+}
+
+/// Some frameworks take the path from here.
+const PATH_OVERRIDES: [&str; 2] = ["x-original-url", "x-rewrite-url"];
+/// And the method from here.
+const METHOD_OVERRIDES: [&str; 3] = [
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+];
