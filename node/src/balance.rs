@@ -18,6 +18,7 @@ use starling_gossip::{Instance, Liveness, NodeName};
 use tokio::time::Instant;
 
 use crate::reason::Reason;
+use crate::route::split::Subset;
 use crate::telemetry::metrics;
 use breaker::{Blame, Breaker, Standing};
 use ewma::{PeakEwma, Typical};
@@ -123,17 +124,18 @@ impl Balancer {
         self.entries.store(Arc::new(entries.collect()));
     }
 
-    /// An instance for one call, on none of the nodes in `skip`; `None` if there is no other. When nothing good is
-    /// left it is the least bad one, see [`Pick::is_last_resort`].
+    /// An instance of `subset` for one call, on none of the nodes in `skip`; `None` if there is no other. When nothing
+    /// good is left it is the least bad one, see [`Pick::is_last_resort`].
     pub fn pick(
         self: &Arc<Self>,
         now: Instant,
         rng: &mut fastrand::Rng,
         skip: &[NodeName],
+        subset: &Subset,
     ) -> Option<Pick> {
         let entries = self.entries.load();
         loop {
-            let (entry, tier) = self.choose(&entries, now, rng, skip)?;
+            let (entry, tier) = self.choose(&entries, now, rng, skip, subset)?;
             let is_last_resort = tier >= Tier::Ejected;
             // Two calls may choose the same half-open instance: one probes it, the other chooses again.
             let Some(is_probe) = entry.load.begin(now, is_last_resort) else {
@@ -155,6 +157,14 @@ impl Balancer {
         self.entries.load().is_empty()
     }
 
+    /// Whether a call to `subset` would find an instance that is better than a last resort.
+    pub fn is_usable(&self, now: Instant, subset: &Subset) -> bool {
+        let entries = self.entries.load();
+        let mut inside = entries.iter().filter(|entry| entry.is_in(subset));
+        // One that drains still works, but is about to go.
+        inside.any(|entry| entry.instance.weight > 0 && self.tier(entry, now) < Tier::Ejected)
+    }
+
     /// All instances, for the operator.
     pub fn view(&self, now: Instant) -> Vec<View> {
         self.entries
@@ -170,10 +180,11 @@ impl Balancer {
         now: Instant,
         rng: &mut fastrand::Rng,
         skip: &[NodeName],
+        subset: &Subset,
     ) -> Option<(&'a Entry, Tier)> {
         let mut draw = Draw::default();
         for entry in entries {
-            if !skip.contains(&entry.instance.node) {
+            if entry.is_in(subset) && !skip.contains(&entry.instance.node) {
                 draw.offer(entry, self.tier(entry, now), rng);
             }
         }
@@ -279,6 +290,10 @@ impl Drop for Pick {
 }
 
 impl Entry {
+    fn is_in(&self, subset: &Subset) -> bool {
+        subset.holds(&self.instance.labels, &self.instance.zone)
+    }
+
     /// What one more call costs here: its latency times the calls that share it, by weight.
     fn cost(&self, now: Instant, typical: f64, weight_mean: f64) -> f64 {
         let latency = self

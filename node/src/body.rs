@@ -1,5 +1,8 @@
 //! Bodies on their way through the agent: counted, with clean trailers, ending the call's access line with their end.
 
+mod capped;
+pub mod copy;
+
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -15,6 +18,8 @@ use crate::policy::Live;
 use crate::reason::Reason;
 use crate::telemetry::access::AccessLine;
 use crate::telemetry::series::Traffic;
+
+pub use capped::{Capped, Over};
 
 /// Whatever failed under a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

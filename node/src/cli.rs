@@ -21,6 +21,7 @@ mod init;
 mod judge;
 mod nodes;
 mod out;
+mod routes;
 mod services;
 mod status;
 mod table;
@@ -49,6 +50,7 @@ enum Command {
     Status(status::Status),
     Nodes(nodes::Nodes),
     Services(services::Services),
+    Routes(routes::Routes),
     Explain(explain::Explain),
     #[command(hide = true)]
     Judge(judge::Judge),
@@ -89,6 +91,7 @@ impl Command {
             Self::Status(command) => command.run(),
             Self::Nodes(command) => command.run(),
             Self::Services(command) => command.run(),
+            Self::Routes(command) => command.run(),
             Self::Explain(command) => command.run(),
             Self::Judge(command) => command.run(),
             Self::DemoApp(command) => command.run(),

@@ -18,9 +18,12 @@ mod load;
 pub mod policy;
 mod problems;
 mod raw;
+mod route;
 mod service;
 mod upstream;
 mod whole;
+
+use crate::route::Route;
 
 pub use admin::{Admin, Log, LogFormat, SOCKET};
 pub use calls::{
@@ -30,7 +33,7 @@ pub use calls::{
 pub(crate) use check::is_host_port;
 pub use limits::Limits;
 pub use policy::Mode;
-pub use problems::{Problem, Problems};
+pub use problems::{Problem, Problems, Warning};
 pub use service::{Health, HealthKind, HttpVersion, Protocol, Service};
 pub use upstream::Upstream;
 
@@ -59,6 +62,8 @@ pub struct Config {
     pub services: Vec<Service>,
     /// Services that apps of this host call. Listen addresses are unique. Reloadable.
     pub upstreams: Vec<Upstream>,
+    /// Where calls of this host's apps go. At most one for a service. Reloadable.
+    pub routes: Vec<Route>,
 }
 
 impl Default for Config {
@@ -77,6 +82,7 @@ impl Default for Config {
             groups: policy::Groups::new(),
             services: Vec::new(),
             upstreams: Vec::new(),
+            routes: Vec::new(),
         }
     }
 }

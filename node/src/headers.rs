@@ -221,7 +221,7 @@ fn remove_claims(headers: &mut HeaderMap) {
 }
 
 /// Whether a field, or one that a server may read as the same name, claims what only an agent may say.
-fn is_claim(name: &HeaderName) -> bool {
+pub fn is_claim(name: &HeaderName) -> bool {
     let plain = |byte: u8| {
         if byte.is_ascii_alphanumeric() {
             byte

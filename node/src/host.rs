@@ -17,6 +17,7 @@ use crate::control::{self, Control};
 use crate::memory::Peak;
 use crate::plaintext::Plaintext;
 use crate::policy::Policy;
+use crate::route::{Route, Table};
 use crate::telemetry::metrics;
 use crate::telemetry::series::{Series, Side};
 
@@ -35,6 +36,8 @@ pub struct Host {
     pub policy: Arc<Policy>,
     /// Who still calls without the mesh.
     pub plaintext: Plaintext,
+    /// Where calls of local apps go; swapped whole by a reload or a document.
+    pub routes: ArcSwap<Table>,
     /// Who else is there.
     pub membership: Membership,
     /// Connections to other nodes.
@@ -50,6 +53,8 @@ pub struct Host {
     connections_max: usize,
     /// How many of them were open at a time.
     pub(crate) peak: Peak,
+    /// Copies of requests that may be under way.
+    pub mirrors: Arc<Semaphore>,
     /// Cancelled when no new call may begin.
     pub drain: CancellationToken,
     /// Cancelled when what is left of the calls is cut off.
@@ -110,6 +115,8 @@ impl Host {
             membership: parts.membership,
             pool: parts.pool,
             control: parts.control,
+            routes: ArcSwap::from_pointee(Table::default().with_local(&parts.config.routes)),
+            mirrors: Arc::new(Semaphore::new(MIRRORS_MAX)),
             config: ArcSwap::from_pointee(parts.config),
             drain: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -197,6 +204,16 @@ impl Host {
         });
     }
 
+    /// Puts this host's own routes in force.
+    pub fn take_local_routes(&self, routes: &[Route]) {
+        self.routes.rcu(|table| table.with_local(routes));
+    }
+
+    /// Puts the mesh's routes in force, all of them.
+    pub fn take_document_routes(&self, routes: &[Arc<Route>]) {
+        self.routes.rcu(|table| table.with_documents(routes));
+    }
+
     /// Keeps the balancers on the newest catalogue. Ends with the membership.
     pub async fn follow_catalogue(self: Arc<Self>) {
         let mut changes = self.membership.changes();
@@ -208,3 +225,7 @@ impl Host {
         }
     }
 }
+
+/// Copies of requests under way at a time: more would be a load of its own. Each holds what its callee has not taken yet
+/// of the body, a few hundred KiB at most.
+const MIRRORS_MAX: usize = 64;

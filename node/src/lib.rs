@@ -30,6 +30,7 @@ pub mod policy;
 pub mod pump;
 mod random;
 pub mod reason;
+pub mod route;
 pub mod state;
 pub mod telemetry;
 pub mod token;

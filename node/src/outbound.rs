@@ -1,8 +1,10 @@
 //! Calls of local apps: each upstream has a listener; whoever connects there speaks as the upstream's caller.
 
 mod attempts;
+mod direct;
 mod exchange;
 mod http;
+mod mirror;
 mod send;
 mod tcp;
 
@@ -100,6 +102,19 @@ impl Route {
             caller_name: upstream.caller.clone(),
             balancer: host.balancer(&upstream.service),
             declared: upstream.protocol,
+        })
+    }
+
+    /// The same caller's way to another service.
+    fn to(&self, service: &ServiceName) -> Arc<Self> {
+        Arc::new(Self {
+            host: self.host.clone(),
+            service: service.clone(),
+            caller: self.caller.clone(),
+            callee: self.host.service_id(service),
+            caller_name: self.caller_name.clone(),
+            balancer: self.host.balancer(service),
+            declared: None,
         })
     }
 

@@ -17,9 +17,11 @@ pub const HEADER: HeaderName = HeaderName::from_static("starling-error");
 pub enum Reason {
     BadRequest,
     HeaderTooLarge,
+    BodyTooLarge,
     SlowRequest,
     NotSupported,
     Loop,
+    Fault,
     UnknownService,
     WrongProtocol,
     NoInstance,
@@ -42,12 +44,14 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the page.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::BadRequest,
         Self::HeaderTooLarge,
+        Self::BodyTooLarge,
         Self::SlowRequest,
         Self::NotSupported,
         Self::Loop,
+        Self::Fault,
         Self::UnknownService,
         Self::WrongProtocol,
         Self::NoInstance,
@@ -140,6 +144,11 @@ impl Reason {
                 431,
                 "the header fields exceed limits.header_bytes; look for a growing cookie",
             ),
+            Self::BodyTooLarge => (
+                "body-too-large",
+                413,
+                "the body exceeds what the route of this service allows; run `starling routes`",
+            ),
             Self::SlowRequest => (
                 "slow-request",
                 408,
@@ -154,6 +163,11 @@ impl Reason {
                 "loop",
                 508,
                 "the request went through the mesh too often; an app or port points back at an upstream",
+            ),
+            Self::Fault => (
+                "fault",
+                503,
+                "a rule of the route fails some calls on purpose; run `starling routes`",
             ),
             Self::UnknownService => (
                 "unknown-service",

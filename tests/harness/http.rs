@@ -61,12 +61,27 @@ impl Client {
 
     /// Sends a request and reads its answer. After an error the next one goes over a new connection.
     pub fn send(&mut self, method: &str, path: &str, body: &[u8]) -> io::Result<Answer> {
+        self.ask(method, path, &[], body)
+    }
+
+    /// The same with header fields.
+    pub fn ask(
+        &mut self,
+        method: &str,
+        path: &str,
+        fields: &[(&str, &str)],
+        body: &[u8],
+    ) -> io::Result<Answer> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => connect(self.address)?,
         };
+        let fields: String = fields
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\n{fields}content-length: {}\r\n\r\n",
             self.address,
             body.len()
         );

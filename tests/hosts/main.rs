@@ -5,6 +5,7 @@ mod discovery;
 mod partition;
 mod quickstart;
 mod secrecy;
+mod stories;
 
 use std::time::Duration;
 

@@ -6,6 +6,7 @@ mod fail_closed;
 mod http;
 mod lifecycle;
 mod memory;
+mod routes;
 mod shipped;
 mod tcp;
 mod websocket;

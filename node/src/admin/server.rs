@@ -191,6 +191,7 @@ fn answer(
         ("/v1/status", Asker::Local) => json(&source.status()),
         ("/v1/nodes", Asker::Local) => json(&source.nodes()),
         ("/v1/services", Asker::Local) => json(&source.services()),
+        ("/v1/routes", Asker::Local) => json(&source.routes()),
         _ => text(StatusCode::NOT_FOUND, "there is nothing of this name\n"),
     }
 }

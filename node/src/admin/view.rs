@@ -15,6 +15,7 @@ pub trait Source: Send + Sync + 'static {
     fn status(&self) -> Status;
     fn nodes(&self) -> Vec<Node>;
     fn services(&self) -> Vec<Service>;
+    fn routes(&self) -> Vec<Route>;
     /// What would become of a call. The one answer that may wait, for the nodes that decide it.
     /// `from` names the node where the call would be made, if not this one.
     fn explain(
@@ -195,4 +196,46 @@ pub struct Judged {
     /// Why there is no verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+}
+
+/// An element of `/v1/routes`: how calls of this host's apps to one service are directed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Route {
+    pub service: String,
+    /// `local` (this host's own files) or `document` (the mesh's).
+    pub origin: String,
+    /// `file:line` of the declaration.
+    pub declared: String,
+    /// The mesh's route that this host's own one stands before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<String>,
+    /// In the order in which they are tried.
+    pub rules: Vec<Rule>,
+    /// What is probably not meant so.
+    pub warnings: Vec<String>,
+}
+
+/// Which calls, and what becomes of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rule {
+    /// `rule "beta"`, or `rule 2`.
+    pub rule: String,
+    pub matches: String,
+    pub action: String,
+    /// Empty if the agent answers by itself.
+    pub targets: Vec<Target>,
+    /// `file:line` of the declaration.
+    pub declared: String,
+}
+
+/// A subset of a service's instances, and its share of the calls.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Target {
+    /// `version=v2`, or `any instance`.
+    pub subset: String,
+    pub percent: f64,
+    /// How many there are, good or bad.
+    pub instances: usize,
+    /// Whether a call would find one that works, as far as this agent knows.
+    pub is_usable: bool,
 }

@@ -16,6 +16,7 @@ use super::source::Facts;
 use crate::config::Config;
 use crate::health::{Checks, States};
 use crate::host::Host;
+use crate::route::Route;
 
 use crate::state::StateDir;
 use crate::telemetry::log::Level;
@@ -86,6 +87,10 @@ impl Follower {
             self.level.set(&config.log.level)?;
         }
         self.checks.reconcile(&config.services);
+        for warning in config.routes.iter().flat_map(Route::shadows) {
+            tracing::warn!("{warning}");
+        }
+        self.host.take_local_routes(&config.routes);
         // Policy first, then the announcement that others may call.
         self.host.policy.configure(&config);
         self.host.config.store(Arc::new(config));

@@ -1,5 +1,7 @@
 //! What the agent tells of itself through the admin doors.
 
+mod routes;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -195,6 +197,10 @@ impl Source for View {
             let from = from.map_err(|error| format!("not the name of a node: {error}"))?;
             explain::explained(host, question, from).await
         })
+    }
+
+    fn routes(&self) -> Vec<view::Route> {
+        routes::all(&self.host)
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -126,8 +126,10 @@ impl Blame {
             | Reason::NoIdentity
             | Reason::Denied
             | Reason::CallerGone
+            | Reason::Idle
             | Reason::AmbiguousPath
-            | Reason::Idle => Self::None,
+            | Reason::BodyTooLarge
+            | Reason::Fault => Self::None,
         }
     }
 }

@@ -68,7 +68,8 @@ impl World {
     }
 
     fn pick(&mut self) -> Option<Pick> {
-        self.balancer.pick(self.now, &mut self.rng, &[])
+        self.balancer
+            .pick(self.now, &mut self.rng, &[], &Subset::default())
     }
 
     fn wait(&mut self, time: Duration) {
@@ -111,7 +112,7 @@ impl World {
             others.remove(*index);
             let mut pick = self
                 .balancer
-                .pick(self.now, &mut self.rng, &others)
+                .pick(self.now, &mut self.rng, &others, &Subset::default())
                 .unwrap();
             pick.failed(reason, self.now, &mut self.rng);
         }
@@ -132,12 +133,12 @@ fn nobody_to_pick() {
     assert!(
         world
             .balancer
-            .pick(world.now, &mut rng, &[node(0), node(1)])
+            .pick(world.now, &mut rng, &[node(0), node(1)], &Subset::default())
             .is_none()
     );
     let pick = world
         .balancer
-        .pick(world.now, &mut rng, &[node(0)])
+        .pick(world.now, &mut rng, &[node(0)], &Subset::default())
         .unwrap();
     assert_eq!(pick.instance().node, node(1));
 }
@@ -261,7 +262,7 @@ fn a_probe_that_fails_or_is_given_up() {
     let only = [node(1)];
     let pick = world
         .balancer
-        .pick(world.now, &mut world.rng, &only)
+        .pick(world.now, &mut world.rng, &only, &Subset::default())
         .unwrap();
     assert!(pick.is_probe && !pick.is_last_resort());
     drop(pick);
@@ -420,7 +421,9 @@ fn many_threads_leave_no_call_in_flight() {
             scope.spawn(move || {
                 let mut rng = fastrand::Rng::with_seed(seed);
                 for call in 0..2000 {
-                    let mut pick = balancer.pick(now, &mut rng, &[]).unwrap();
+                    let mut pick = balancer
+                        .pick(now, &mut rng, &[], &Subset::default())
+                        .unwrap();
                     match call % 5 {
                         0 => pick.failed(Reason::ConnectFailed, now, &mut rng),
                         1 => drop(pick),

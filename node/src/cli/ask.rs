@@ -44,9 +44,13 @@ impl Ask {
             )?;
             return Ok(());
         }
-        let answer = block_on(client::ask_for(&self.socket, path))??;
-        out::say(&render(&answer))?;
+        out::say(&render(&self.answer(path)?))?;
         Ok(())
+    }
+
+    /// The answer as a value.
+    pub(super) fn answer<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        Ok(block_on(client::ask_for(&self.socket, path))??)
     }
 }
 

@@ -4,8 +4,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::out;
+use starling_gossip::ServiceName;
+
+use super::{block_on, client, out};
+use crate::admin::view;
 use crate::config::{Config, DIRECTORY, Problems};
+use crate::route::Route;
+use crate::route::split::Subset;
 
 /// Check configuration without touching the machine
 ///
@@ -35,7 +40,12 @@ impl Validate {
         let mut problems = Problems::default();
         for (what, result) in results {
             match result {
-                Ok(config) => out::say(&good(&what, &config))?,
+                Ok(config) => {
+                    doubts(&config)
+                        .iter()
+                        .for_each(|doubt| out::complain(doubt));
+                    out::say(&good(&what, &config))?;
+                }
                 Err(more) => problems.append(more),
             }
         }
@@ -48,11 +58,39 @@ impl Validate {
 }
 
 fn good(what: &str, config: &Config) -> String {
-    format!(
-        "{what}: good ({}, {})",
+    let mut counts = vec![
         count(config.services.len(), "service"),
-        count(config.upstreams.len(), "upstream")
-    )
+        count(config.upstreams.len(), "upstream"),
+    ];
+    if !config.routes.is_empty() {
+        counts.push(count(config.routes.len(), "route"));
+    }
+    format!("{what}: good ({})", counts.join(", "))
+}
+
+/// What can be done, but is probably not meant so. Which subsets there are only a running agent knows; without one,
+/// nothing is said of them.
+fn doubts(config: &Config) -> Vec<String> {
+    let mut doubts: Vec<_> = config.routes.iter().flat_map(Route::shadows).collect();
+    if !config.routes.is_empty() {
+        let asked = block_on(client::ask_for::<Vec<view::Service>>(
+            &config.admin.socket,
+            "/v1/services",
+        ));
+        if let Ok(Ok(services)) = asked {
+            let has = |service: &ServiceName, subset: &Subset| has(&services, service, subset);
+            doubts.extend(config.routes.iter().flat_map(|route| route.unknown(has)));
+        }
+    }
+    doubts.iter().map(ToString::to_string).collect()
+}
+
+fn has(services: &[view::Service], service: &ServiceName, subset: &Subset) -> Option<bool> {
+    let known = services
+        .iter()
+        .find(|known| known.service == service.as_str())?;
+    let mut instances = known.instances.iter();
+    Some(instances.any(|instance| subset.holds(&instance.labels, &instance.zone)))
 }
 
 fn count(number: usize, of: &str) -> String {

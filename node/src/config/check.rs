@@ -35,6 +35,11 @@ impl<'t> Checker<'t> {
         self.problems
     }
 
+    /// Whether nothing was wrong so far.
+    pub(super) fn is_good(&self) -> bool {
+        self.problems.is_empty()
+    }
+
     /// Notes a file that is not TOML, or has a value of another type than its key. Such a message may quote the file; it
     /// stays on one line and of bounded length.
     pub(super) fn refuse(&mut self, error: &toml::de::Error) {

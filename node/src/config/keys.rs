@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::check::Checker;
-use super::raw;
+use super::raw::{self, route};
 
 /// Removes every key that [`raw`] does not know, with a problem for each.
 pub(super) fn remove_unknown(file: &mut DeTable<'_>, checker: &mut Checker<'_>) {
@@ -17,6 +17,11 @@ pub(super) fn remove_unknown(file: &mut DeTable<'_>, checker: &mut Checker<'_>) 
 /// The same for a document of kind `policy`.
 pub(super) fn remove_unknown_in_policy(document: &mut DeTable<'_>, checker: &mut Checker<'_>) {
     known_in(document, &DOCUMENT, checker);
+}
+
+/// The same for a document of kind `route`, and for the table of one route.
+pub(super) fn remove_unknown_in_route(route: &mut DeTable<'_>, checker: &mut Checker<'_>) {
+    known_in(route, &ROUTE, checker);
 }
 
 /// The same for the tables within it, single ones and lists. How deep that goes is written down in the sections.
@@ -39,13 +44,13 @@ fn known_in(table: &mut DeTable<'_>, section: &Section, checker: &mut Checker<'_
 pub(super) fn refuse_node_settings(file: &DeTable<'_>, checker: &mut Checker<'_>) {
     for key in file
         .keys()
-        .filter(|key| ![SERVICE.name, UPSTREAM.name].contains(&key.get_ref().as_ref()))
+        .filter(|key| ![SERVICE.name, UPSTREAM.name, ROUTE.name].contains(&key.get_ref().as_ref()))
     {
         let what = format!("`{}` is a setting of the whole node", key.get_ref());
         checker.problem(
             key.span(),
             what,
-            "files in services.d hold [[service]] and [[upstream]]; move it to starling.toml",
+            "files in services.d hold [[service]], [[upstream]] and [[route]]; move it to starling.toml",
         );
     }
 }
@@ -64,7 +69,7 @@ const FILE: Section = Section {
     name: "",
     title: "the top of the file",
     keys: keys_of::<raw::File>,
-    tables: &[&ADMIN, &LOG, &LIMITS, &POLICY, &SERVICE, &UPSTREAM],
+    tables: &[&ADMIN, &LOG, &LIMITS, &POLICY, &SERVICE, &UPSTREAM, &ROUTE],
 };
 const ADMIN: Section = Section {
     name: "admin",
@@ -200,7 +205,84 @@ const OUTLIER: Section = Section {
 };
 /// The tables that say how calls are made, wherever they stand.
 const CALLS: [&Section; 5] = [&BALANCE, &RETRY, &TIMEOUT, &CALL_LIMITS, &OUTLIER];
-const SECTIONS: [&Section; 18] = [
+const ROUTE: Section = Section {
+    name: "route",
+    title: "[[route]]",
+    keys: keys_of::<route::Route>,
+    tables: &[&RULE],
+};
+const RULE: Section = Section {
+    name: "rule",
+    title: "[[route.rule]]",
+    keys: keys_of::<route::Rule>,
+    tables: &RULE_PARTS,
+};
+const SPLIT: Section = Section {
+    name: "split",
+    title: "a part of `split`",
+    keys: keys_of::<route::Part>,
+    tables: &[],
+};
+const MATCH: Section = Section {
+    name: "match",
+    title: "`match`",
+    keys: keys_of::<route::Match>,
+    tables: &[],
+};
+/// The tables within a rule.
+const RULE_PARTS: [&Section; 10] = [
+    &MATCH,
+    &SPLIT,
+    &Section {
+        name: "sticky",
+        title: "`sticky`",
+        keys: keys_of::<route::Sticky>,
+        tables: &[],
+    },
+    &Section {
+        name: "rewrite",
+        title: "`rewrite`",
+        keys: keys_of::<route::Rewrite>,
+        tables: &[],
+    },
+    &Section {
+        name: "redirect",
+        title: "`redirect`",
+        keys: keys_of::<route::Redirect>,
+        tables: &[],
+    },
+    &Section {
+        name: "respond",
+        title: "`respond`",
+        keys: keys_of::<route::Respond>,
+        tables: &[],
+    },
+    &Section {
+        name: "request_headers",
+        title: "`request_headers`",
+        keys: keys_of::<route::Edits>,
+        tables: &[],
+    },
+    &Section {
+        name: "response_headers",
+        title: "`response_headers`",
+        keys: keys_of::<route::Edits>,
+        tables: &[],
+    },
+    &Section {
+        name: "mirror",
+        title: "`mirror`",
+        keys: keys_of::<route::Mirror>,
+        tables: &[],
+    },
+    &Section {
+        name: "fault",
+        title: "`fault`",
+        keys: keys_of::<route::Fault>,
+        tables: &[],
+    },
+];
+const SECTIONS: [&Section; 21] = [
     &FILE,
     &ADMIN,
     &LOG,
@@ -219,6 +301,9 @@ const SECTIONS: [&Section; 18] = [
     &CALL_LIMITS,
     &RATE,
     &OUTLIER,
+    &ROUTE,
+    &RULE,
+    &MATCH,
 ];
 
 fn known_only(table: &mut DeTable<'_>, section: &Section, checker: &mut Checker<'_>) {
@@ -250,7 +335,8 @@ fn hint(name: &str, section: &Section) -> String {
     if let Some(near) = nearest(name, known) {
         return format!("did you mean `{near}`?");
     }
-    let home = SECTIONS.iter().find(|other| (other.keys)().contains(&name));
+    let mut sections = section.tables.iter().copied().chain(SECTIONS);
+    let home = sections.find(|other| (other.keys)().contains(&name));
     match home {
         Some(home) if home.name.is_empty() => {
             format!("`{name}` belongs at the top of the file, above the first [section]")

@@ -13,6 +13,7 @@ use super::check::{Checker, is_host_port};
 use super::keys::{self, shown};
 use super::problems::{Problem, Problems};
 use super::{Admin, Config, Limits, Log, Service, Upstream, policy, raw, whole};
+use crate::route::Route;
 use crate::state::Fingerprint;
 
 /// What a file may hold.
@@ -20,7 +21,7 @@ use crate::state::Fingerprint;
 enum Role {
     /// Everything.
     Node,
-    /// Services and upstreams.
+    /// Services, upstreams and routes.
     Services,
 }
 
@@ -142,6 +143,12 @@ impl Config {
             .flatten()
             .filter_map(|upstream| Upstream::check(upstream, checker));
         self.upstreams.extend(upstreams);
+        let routes = raw
+            .route
+            .iter()
+            .flatten()
+            .filter_map(|route| Route::check(route, checker));
+        self.routes.extend(routes);
     }
 }
 

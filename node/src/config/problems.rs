@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::Place;
+
 /// One thing to put right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -13,6 +15,36 @@ pub struct Problem {
     pub what: String,
     /// How to put it right.
     pub hint: Option<String>,
+}
+
+/// Something that works, but probably not as it was meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning(Problem);
+
+impl Problem {
+    fn tell(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, "{line}:")?;
+        }
+        write!(f, " {}", self.what)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\n  hint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Warning {
+    /// About what stands at `place`.
+    pub fn new(place: &Place, what: String, hint: String) -> Self {
+        Self(Problem {
+            file: place.file.clone(),
+            line: Some(place.line),
+            what,
+            hint: Some(hint),
+        })
+    }
 }
 
 /// All that is wrong with all files, in the order in which an operator would read them. Never empty when returned as an
@@ -59,15 +91,15 @@ impl<'a> IntoIterator for &'a Problems {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}:", self.file.display())?;
-        if let Some(line) = self.line {
-            write!(f, "{line}:")?;
-        }
-        write!(f, " {}", self.what)?;
-        match &self.hint {
-            Some(hint) => write!(f, "\n  hint: {hint}"),
-            None => Ok(()),
-        }
+        f.write_str("error: ")?;
+        self.tell(f)
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("warning: ")?;
+        self.0.tell(f)
     }
 }
 

@@ -9,6 +9,7 @@ use toml::Spanned;
 
 pub(super) mod calls;
 pub(super) mod policy;
+pub(super) mod route;
 
 pub(super) type Text = Option<Spanned<String>>;
 pub(super) type Number = Option<Spanned<Whole>>;
@@ -29,6 +30,7 @@ pub(super) struct File {
     pub(super) groups: Option<policy::Groups>,
     pub(super) service: Option<Vec<Spanned<Service>>>,
     pub(super) upstream: Option<Vec<Spanned<Upstream>>>,
+    pub(super) route: Option<Vec<Spanned<route::Route>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

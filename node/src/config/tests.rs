@@ -8,6 +8,7 @@ use super::*;
 mod calls;
 mod policy_keys;
 mod reference;
+mod route;
 
 /// What an operator is told about `starling.toml` with this content. Empty if nothing.
 fn told(text: &str) -> String {
@@ -304,7 +305,7 @@ fn keys() {
     check(
         "\"a\\nerror: b\\u001b[0m\" = 1",
         "1: unknown key `a\\nerror: b\\u{1b}[0m`",
-        "known here: `listen`, `advertise`, `seeds`, `zone`, `state`, `admin`, `log`, `limits`, `policy`, `groups`, `service`, `upstream`",
+        "known here: `listen`, `advertise`, `seeds`, `zone`, `state`, `admin`, `log`, `limits`, `policy`, `groups`, `service`, `upstream`, `route`",
     );
 }
 
@@ -720,7 +721,7 @@ fn node_settings_belong_in_one_file() {
     assert_eq!(
         told_about(&dir),
         "error: services.d/a.toml:1: `limits` is a setting of the whole node\n  \
-         hint: files in services.d hold [[service]] and [[upstream]]; move it to starling.toml"
+         hint: files in services.d hold [[service]], [[upstream]] and [[route]]; move it to starling.toml"
     );
 }
 

@@ -10,6 +10,7 @@ pub(super) fn check(config: &Config, problems: &mut Problems) {
     services_once(config, problems);
     addresses_once(config, problems);
     groups_known(config, problems);
+    routes_once(config, problems);
 }
 
 fn services_once(config: &Config, problems: &mut Problems) {
@@ -35,6 +36,22 @@ fn groups_known(config: &Config, problems: &mut Problems) {
             .iter()
             .chain(rules.flat_map(|rule| &rule.from));
         policy::groups_known(callers, &config.groups, problems);
+    }
+}
+
+fn routes_once(config: &Config, problems: &mut Problems) {
+    let mut seen = HashMap::new();
+    for route in &config.routes {
+        match seen.get(&route.service) {
+            None => drop(seen.insert(&route.service, &route.declared)),
+            Some(first) => {
+                let what = format!("`{}` has two routes", route.service);
+                let hint = format!(
+                    "rules are tried in order, so they stand together; the other is at {first}"
+                );
+                problems.push(problem(&route.declared, what, hint));
+            }
+        }
     }
 }
 

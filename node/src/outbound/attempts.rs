@@ -5,6 +5,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Duration, Instant};
 
 use super::Route;
+use super::direct::Directed;
 use crate::balance::Pick;
 use crate::reason::Reason;
 use crate::telemetry::metrics;
@@ -14,6 +15,7 @@ use crate::telemetry::metrics;
 #[derive(Debug)]
 pub(super) struct Attempts<'a> {
     route: &'a Route,
+    directed: &'a Directed,
     skip: Vec<NodeName>,
     deadline: Instant,
     tries: u32,
@@ -22,10 +24,11 @@ pub(super) struct Attempts<'a> {
 }
 
 impl<'a> Attempts<'a> {
-    pub(super) fn new(route: &'a Route) -> Self {
+    pub(super) fn new(route: &'a Route, directed: &'a Directed) -> Self {
         let deadline = Instant::now() + route.host.config.load().limits.wait;
         Self {
             route,
+            directed,
             skip: Vec::new(),
             deadline,
             tries: 0,
@@ -43,16 +46,20 @@ impl<'a> Attempts<'a> {
             if self.tries >= TRIES_MAX {
                 return Err(self.reason());
             }
-            let picked = self
-                .route
-                .balancer
-                .pick(now, &mut fastrand::Rng::new(), &self.skip);
+            let balancer = &self.route.balancer;
+            let subset = self
+                .directed
+                .subset(|subset| balancer.is_usable(now, subset));
+            let picked = balancer.pick(now, &mut fastrand::Rng::new(), &self.skip, &subset);
             if let Some(pick) = picked
                 && pick.instance().healthy
                 && (is_late || !pick.is_last_resort())
             {
                 if let Some(reason) = self.last {
                     metrics::retried(&self.route.service, reason);
+                }
+                if self.tries == 0 {
+                    self.directed.count(self.route, &subset);
                 }
                 self.tries += 1;
                 self.waiting = None;

@@ -38,7 +38,7 @@ pub(super) async fn serve(route: Arc<Route>, socket: TcpStream) {
 
 /// One request, from the app's words to the app's answer. The mesh's own errors are answers too.
 async fn call(
-    route: &Route,
+    route: &Arc<Route>,
     series: &Arc<Series>,
     next: &upgrade::Next,
     mut request: Request<Incoming>,
@@ -46,21 +46,22 @@ async fn call(
     let mut line = AccessLine::request(series, request.method(), request.uri().path());
     let connection = hyper::upgrade::on(&mut request);
     match send(route, request, &mut line).await {
-        Ok((pick, response)) => {
-            line.set_status(response.status());
-            let (mut head, body) = response.into_parts();
+        Ok(sent) => {
+            line.set_status(sent.response.status());
+            let (mut head, body) = sent.response.into_parts();
             // How it came over the mesh is no business of the app's connection.
             head.version = Version::HTTP_11;
             if let Some(reason) = headers::response_from_peer(&mut head.headers) {
                 line.fail(reason);
             }
+            sent.directed.answer(&mut head.headers);
             if let Some(side) = Switched::take(&mut head.extensions) {
-                next.switch(&mut head.headers, connection, side, line, Some(pick));
+                next.switch(&mut head.headers, connection, side, line, sent.pick);
                 return Response::from_parts(head, body);
             }
             let call = Call {
                 line,
-                pick: Some(pick),
+                pick: sent.pick,
                 broken: Reason::UpstreamReset,
             };
             Response::from_parts(head, boxed(Closing::new(body, call)))

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::Route;
 use super::attempts::Attempts;
+use super::direct::Directed;
 use super::exchange::dial_reason;
 use crate::balance::Pick;
 use crate::config::Protocol;
@@ -52,7 +53,11 @@ pub(super) async fn serve(route: Arc<Route>, socket: TcpStream) {
 }
 
 async fn open(route: &Route, line: &mut AccessLine) -> Result<(Pick, Way), Reason> {
-    let mut attempts = Attempts::new(route);
+    let directed = Directed::connection(route);
+    if directed.harm(route).await.is_some() {
+        return Err(Reason::Fault);
+    }
+    let mut attempts = Attempts::new(route, &directed);
     loop {
         let mut pick = attempts.next().await?;
         line.set_instance(&pick.instance().node);

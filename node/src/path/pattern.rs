@@ -112,7 +112,46 @@ impl Pattern {
     }
 }
 
+/// What routing asks beyond a match.
+impl Pattern {
+    /// Whether it ends in `/**`.
+    pub fn is_prefix(&self) -> bool {
+        self.is_prefix
+    }
+
+    /// What of a matching path comes after the part that stands before `/**`: empty, or from a `/` on.
+    pub fn rest<'p>(&self, path: &'p Normal<'_>) -> &'p str {
+        let text = path.as_str();
+        let mut slashes = text.match_indices('/').map(|(at, _)| at);
+        match slashes.nth(self.segments.len()) {
+            Some(at) if self.is_prefix => &text[at..],
+            _ => "",
+        }
+    }
+
+    /// Whether every path that `other` matches is matched by this one too.
+    pub fn covers(&self, other: &Self) -> bool {
+        let (mine, theirs) = (self.segments.len(), other.segments.len());
+        let fits = match self.is_prefix {
+            true => theirs >= mine,
+            false => theirs == mine && !other.is_prefix,
+        };
+        fits && self
+            .segments
+            .iter()
+            .zip(&other.segments)
+            .all(|(mine, theirs)| mine.covers(theirs))
+    }
+}
+
 impl Segment {
+    fn covers(&self, other: &Self) -> bool {
+        match self {
+            Self::Any => !other.is_empty(),
+            Self::Only(_) => self == other,
+        }
+    }
+
     fn matches(&self, segment: &str) -> bool {
         match self {
             Self::Any => !segment.is_empty(),

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::process;
 use crate::reason::Reason;
+use crate::route::split::Subset;
 
 /// HTTP requests, once at either end.
 pub const REQUESTS: &str = "starling_requests_total";
@@ -35,6 +36,10 @@ pub const EJECTIONS: &str = "starling_ejections_total";
 pub const POLICY_AUDIT: &str = "starling_policy_audit_total";
 /// Connections from outside of the mesh.
 pub const PLAINTEXT: &str = "starling_plaintext_connections_total";
+/// Calls by the subset that a route chose for them.
+pub const ROUTED: &str = "starling_routed_total";
+/// Copies of requests.
+pub const MIRRORED: &str = "starling_mirrored_total";
 /// Health checks of local apps.
 pub const HEALTH_CHECKS: &str = "starling_health_checks_total";
 /// Whether a local app passes its health check.
@@ -126,6 +131,16 @@ pub(crate) fn plaintext(callee: &ServiceName, taken: bool) {
     counter!(PLAINTEXT, "callee" => callee.to_string(), "outcome" => outcome).increment(1);
 }
 
+/// A route chose `subset` for a call. Subsets are those of routes, so there are few.
+pub(crate) fn routed(callee: &ServiceName, subset: &Subset) {
+    counter!(ROUTED, "callee" => callee.to_string(), "subset" => subset.to_string()).increment(1);
+}
+
+/// A copy of a request was answered, failed, or was skipped because too many were under way.
+pub(crate) fn mirrored(callee: &ServiceName, outcome: &'static str) {
+    counter!(MIRRORED, "callee" => callee.to_string(), "outcome" => outcome).increment(1);
+}
+
 pub(crate) fn health_checked(service: &ServiceName, passed: bool) {
     let outcome = if passed { "passed" } else { "failed" };
     counter!(HEALTH_CHECKS, "service" => service.to_string(), "outcome" => outcome).increment(1);
@@ -208,6 +223,14 @@ fn describe_traffic() {
     describe_counter!(
         RETRIES,
         "Calls sent to another instance after one failed, by the reason it failed for"
+    );
+    describe_counter!(
+        ROUTED,
+        "Calls by the subset that a route chose for them; calls that may go to any instance are not counted"
+    );
+    describe_counter!(
+        MIRRORED,
+        "Copies that a route wanted of requests, by outcome: answered, failed, or skipped for want of room"
     );
     describe_counter!(
         EJECTIONS,

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 
 use crate::host::Host;
-use crate::process::Process;
+use crate::process::{Process, Signal};
 use crate::program;
 use crate::wait::wait_until;
 
@@ -26,24 +26,29 @@ impl Nginx {
         }
         let file = directory.join("nginx.conf");
         fs::write(&file, configuration(address, directory, name)).expect("a file can be written");
-        let mut command = host.command(program::path("nginx"));
-        command
-            .arg("-p")
-            .arg(directory)
-            .arg("-c")
-            .arg(&file)
-            .arg("-e")
-            .arg("stderr");
         let mut nginx = Self {
-            process: Process::spawn("nginx", command, &directory.join("nginx.log")),
+            process: spawn(host, directory),
             address,
             directory: directory.to_owned(),
         };
+        nginx.wait_up(host);
+        nginx
+    }
+
+    /// Ends it as its package would for a new version, requests under way first, and starts it again.
+    pub fn restart(&mut self, host: &Host) {
+        self.process.signal(Signal::QUIT);
+        self.process.wait(super::START);
+        self.process = spawn(host, &self.directory);
+        self.wait_up(host);
+    }
+
+    fn wait_up(&mut self, host: &Host) {
+        let address = self.address;
         wait_until(super::START, "nginx", || {
-            nginx.process.check();
+            self.process.check();
             host.run(|| TcpStream::connect(address).is_ok())
         });
-        nginx
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -70,6 +75,18 @@ impl Nginx {
             let _ = fs::remove_file(mark);
         }
     }
+}
+
+fn spawn(host: &Host, directory: &Path) -> Process {
+    let mut command = host.command(program::path("nginx"));
+    command
+        .arg("-p")
+        .arg(directory)
+        .arg("-c")
+        .arg(directory.join("nginx.conf"))
+        .arg("-e")
+        .arg("stderr");
+    Process::spawn("nginx", command, &directory.join("nginx.log"))
 }
 
 fn configuration(address: SocketAddr, directory: &Path, name: &str) -> String {

@@ -3,7 +3,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::*;
-use crate::admin::view::{Config, Explained, Gossip, Node, Service, Status};
+use crate::admin::view::{Config, Explained, Gossip, Node, Route, Service, Status};
 
 /// An agent that is not ready yet.
 struct Young;
@@ -54,6 +54,10 @@ impl Source for Young {
                 instances: Vec::new(),
             }),
         }))
+    }
+
+    fn routes(&self) -> Vec<Route> {
+        Vec::new()
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::config::keys::keys_of;
 use crate::config::raw;
+use crate::route::action::{Outcome, Rewrite};
+use crate::route::split::Subset;
 
 /// Every key with its default as an operator would write it.
 fn in_code() -> BTreeMap<String, String> {
     let text = "[[service]]\nname = \"a\"\nport = 1\nhealth = { kind = \"http\" }\nlimits = { rate = { requests = 1 } }\n\
                 [[service]]\nname = \"b\"\nport = 1\n\
                 [[upstream]]\nservice = \"a\"\nlisten = \"127.0.0.1:2\"\nas = \"b\"\n\
-                outlier = {}\nlimits = { rate = { requests = 1 } }\n";
+                outlier = {}\nlimits = { rate = { requests = 1 } }\n\
+                [[route]]\nservice = \"a\"\n[[route.rule]]\n[[route.rule]]\nredirect = { path = \"/\" }\n\
+                [[route.rule]]\nrespond = { status = 200 }\n";
     let config = read(text);
     let Config {
         admin, log, limits, ..
@@ -38,6 +42,17 @@ fn in_code() -> BTreeMap<String, String> {
         .filter(|(_, condition)| retry.on.has(*condition))
         .map(|(name, _)| *name)
         .collect::<Vec<_>>();
+    let [rule, redirecting, responding] = &config.routes[0].rules[..] else {
+        panic!("three rules")
+    };
+    let (Outcome::Forward(forward), Outcome::Redirect(redirect), Outcome::Respond(respond)) = (
+        &rule.action.outcome,
+        &redirecting.action.outcome,
+        &responding.action.outcome,
+    ) else {
+        panic!("one of each kind")
+    };
+    let any = |is_any: bool| if is_any { "any" } else { "some" }.to_owned();
     let quoted = |value: &dyn fmt::Display| format!("\"{value}\"");
     let time = |value: Duration| format!("\"{}\"", humantime::format_duration(value));
     let required = || "required".to_owned();
@@ -183,6 +198,85 @@ fn in_code() -> BTreeMap<String, String> {
         ),
         ("upstream.outlier.base", time(outlier.base)),
         ("upstream.outlier.max_share", outlier.max_share.to_string()),
+        ("route.service", required()),
+        ("route.rule.name", quoted(&rule.name)),
+        ("route.rule.match", rule.matches.to_string()),
+        ("route.rule.match.path", none(rule.matches.path.is_none())),
+        (
+            "route.rule.match.path_regex",
+            none(rule.matches.path_regex.is_none()),
+        ),
+        (
+            "route.rule.match.methods",
+            any(rule.matches.methods.is_empty()),
+        ),
+        (
+            "route.rule.match.headers",
+            any(rule.matches.headers.is_empty()),
+        ),
+        ("route.rule.match.query", any(rule.matches.query.is_empty())),
+        (
+            "route.rule.match.callers",
+            any(rule.matches.callers.is_empty()),
+        ),
+        ("route.rule.match.zones", any(rule.matches.zones.is_empty())),
+        ("route.rule.to", forward.split.to_string()),
+        ("route.rule.split", none(forward.split.parts.len() == 1)),
+        ("route.rule.split.to", required()),
+        ("route.rule.split.weight", required()),
+        ("route.rule.sticky", none(forward.split.sticky.is_none())),
+        ("route.rule.sticky.header", none(true)),
+        ("route.rule.sticky.cookie", none(true)),
+        (
+            "route.rule.rewrite",
+            none(forward.rewrite == Rewrite::default()),
+        ),
+        ("route.rule.rewrite.path", none(true)),
+        ("route.rule.rewrite.prefix", none(true)),
+        ("route.rule.rewrite.host", none(true)),
+        ("route.rule.redirect", none(true)),
+        (
+            "route.rule.redirect.status",
+            redirect.status.as_u16().to_string(),
+        ),
+        (
+            "route.rule.redirect.scheme",
+            none(redirect.scheme.is_none()),
+        ),
+        ("route.rule.redirect.host", none(redirect.host.is_none())),
+        ("route.rule.redirect.path", none(true)),
+        ("route.rule.redirect.prefix", none(true)),
+        ("route.rule.respond", none(true)),
+        ("route.rule.respond.status", required()),
+        (
+            "route.rule.respond.body",
+            format!("{:?}", str::from_utf8(&respond.body).unwrap()),
+        ),
+        (
+            "route.rule.respond.content_type",
+            quoted(&respond.content_type.to_str().unwrap()),
+        ),
+        (
+            "route.rule.request_headers",
+            none(forward.request_headers.is_empty()),
+        ),
+        (
+            "route.rule.response_headers",
+            none(rule.action.response_headers.is_empty()),
+        ),
+        ("route.rule.mirror", none(forward.mirror.is_none())),
+        ("route.rule.mirror.service", none(true)),
+        ("route.rule.mirror.to", Subset::default().to_string()),
+        ("route.rule.mirror.percent", "100".to_owned()),
+        ("route.rule.fault", none(rule.action.fault.is_none())),
+        ("route.rule.fault.delay", none(true)),
+        ("route.rule.fault.delay_percent", "100".to_owned()),
+        ("route.rule.fault.abort", none(true)),
+        ("route.rule.fault.abort_percent", "100".to_owned()),
+        (
+            "route.rule.body_bytes",
+            none(rule.action.body_bytes_max.is_none()),
+        ),
     ];
     let rates = [
         ("service.limits.rate", &service.limits.rate),
@@ -268,6 +362,16 @@ fn no_key_is_forgotten() {
         ("upstream.limits.", keys_of::<raw::calls::CallLimits>()),
         ("upstream.limits.rate.", keys_of::<raw::calls::Rate>()),
         ("upstream.outlier.", keys_of::<raw::calls::Outlier>()),
+        ("route.", keys_of::<raw::route::Route>()),
+        ("route.rule.", keys_of::<raw::route::Rule>()),
+        ("route.rule.match.", keys_of::<raw::route::Match>()),
+        ("route.rule.split.", keys_of::<raw::route::Part>()),
+        ("route.rule.sticky.", keys_of::<raw::route::Sticky>()),
+        ("route.rule.rewrite.", keys_of::<raw::route::Rewrite>()),
+        ("route.rule.redirect.", keys_of::<raw::route::Redirect>()),
+        ("route.rule.respond.", keys_of::<raw::route::Respond>()),
+        ("route.rule.mirror.", keys_of::<raw::route::Mirror>()),
+        ("route.rule.fault.", keys_of::<raw::route::Fault>()),
     ];
     let tables = [
         "admin",
@@ -284,6 +388,8 @@ fn no_key_is_forgotten() {
         "upstream.timeout",
         "upstream.limits",
         "upstream.outlier",
+        "route",
+        "route.rule",
     ];
     let keys = sections
         .iter()

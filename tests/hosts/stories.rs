@@ -1,0 +1,229 @@
+//! The examples about routes, as their pages tell them: the same TOML, commands and addresses.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+
+use harness::process::{Process, run};
+use harness::{Host, Need, Scratch, Wire, need, program, turn, wait_until};
+
+/// An example on three hosts: `web` on n1 calls a service that n2 and n3 offer.
+struct Story {
+    agents: Vec<Process>,
+    _apps: Vec<Process>,
+    hosts: Vec<Host>,
+    scratch: Scratch,
+    _wire: Wire,
+}
+
+impl Story {
+    /// Runs `examples/NAME`; the apps on n2 and n3 serve a file `version` that says these words.
+    fn start(name: &str, service: &str, versions: [&str; 2]) -> Self {
+        let scratch = Scratch::new();
+        let mut wire = Wire::new();
+        let hosts: Vec<_> = [1, 2, 3]
+            .map(|number| wire.host_at(&format!("n{number}"), Ipv4Addr::new(10, 0, 0, number)))
+            .into();
+        let state = |host: &Host| {
+            scratch
+                .path()
+                .join(format!("{}-state", host.name()))
+                .display()
+                .to_string()
+        };
+        let first = state(&hosts[0]);
+        starling(&[
+            "init",
+            "--trust-domain",
+            "example.org",
+            "--node",
+            "n1",
+            "--service",
+            "web",
+            "--state",
+            &first,
+        ]);
+        let mut apps = Vec::new();
+        for (host, version) in hosts[1..].iter().zip(versions) {
+            let (node, out) = (host.name(), state(host));
+            starling(&[
+                "ca",
+                "issue",
+                "--node",
+                node,
+                "--service",
+                service,
+                "--out",
+                &out,
+                "--state",
+                &first,
+            ]);
+            let files = scratch.directory(&format!("www-{node}"));
+            fs::write(files.join("version"), version).expect("a file can be written");
+            let mut app = host.command(program::path("python3"));
+            app.args(["-m", "http.server", "--bind", "127.0.0.1", "8080"])
+                .current_dir(&files);
+            apps.push(Process::spawn(
+                "app",
+                app,
+                &scratch.path().join(format!("app-{node}.log")),
+            ));
+            wait_until(crate::PATIENCE, "the app", || {
+                host.run(|| TcpStream::connect("127.0.0.1:8080").is_ok())
+            });
+        }
+        // The story changes files, so it gets its own.
+        let mut copy = Command::new("cp");
+        copy.arg("-r")
+            .arg(program::repository("examples").join(name))
+            .arg(scratch.path().join("etc"));
+        run(copy);
+        let agents = hosts
+            .iter()
+            .map(|host| agent(host, &state(host), scratch.path()))
+            .collect();
+        let mut story = Self {
+            agents,
+            _apps: apps,
+            hosts,
+            scratch,
+            _wire: wire,
+        };
+        for version in versions {
+            wait_until(
+                crate::PATIENCE,
+                &format!("`starling routes` to know of {version}"),
+                || {
+                    story.agents.iter_mut().for_each(Process::check);
+                    !story.routes().contains("none") && story.routes().contains(version)
+                },
+            );
+        }
+        story
+    }
+
+    /// What curl on n1 gets with these options.
+    fn version(&self, options: &[&str]) -> String {
+        let mut curl = self.hosts[0].command(program::path("curl"));
+        curl.args(["--silent", "--show-error", "--fail", "--max-time", "10"])
+            .args(options);
+        curl.arg("http://127.0.0.1:9001/version");
+        run(curl)
+    }
+
+    /// `starling routes` on n1.
+    fn routes(&self) -> String {
+        let mut command = Command::new("nsenter");
+        command.args([
+            "--target",
+            &self.agents[0].pid().to_string(),
+            "--mount",
+            "--net",
+        ]);
+        let output = command
+            .arg(program::agent())
+            .arg("routes")
+            .output()
+            .expect("it runs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Runs the page's `sed -i SCRIPT services.d/FILE` and waits until `starling routes` shows it.
+    fn edit(&self, script: &str, file: &str, is_shown: impl Fn(&str) -> bool) {
+        let mut sed = Command::new("sed");
+        sed.args(["-i", script])
+            .arg(self.scratch.path().join("etc/n1/services.d").join(file));
+        run(sed);
+        wait_until(crate::PATIENCE, "the edited route", || {
+            is_shown(&self.routes())
+        });
+    }
+}
+
+#[test]
+fn the_canary_goes_as_its_page_says() {
+    need!(
+        Need::Agent,
+        Need::Root,
+        Need::Program("ip"),
+        Need::Program("curl"),
+        Need::Program("python3")
+    );
+    let _turn = turn::shared();
+    let story = Story::start("canary", "cart", ["v1", "v2"]);
+    assert_eq!(story.version(&["-H", "x-beta: 1"]), "v2");
+    let of_users = || -> Vec<_> {
+        let users = (0..20).map(|user| format!("session=user-{user}"));
+        users
+            .map(|session| story.version(&["-b", &session]))
+            .collect()
+    };
+    let before = of_users();
+    assert_eq!(of_users(), before);
+    story.edit(
+        "s/weight = 90/weight = 50/; s/weight = 10 /weight = 50 /",
+        "cart-route.toml",
+        |page| page.contains("50% version=v1"),
+    );
+    let after = of_users();
+    assert!(
+        after.contains(&"v1".to_owned()) && after.contains(&"v2".to_owned()),
+        "{after:?}"
+    );
+    for (old, new) in before.iter().zip(&after) {
+        assert!(old == new || (old == "v1" && new == "v2"), "{old} -> {new}");
+    }
+}
+
+#[test]
+fn blue_becomes_green_as_its_page_says() {
+    need!(
+        Need::Agent,
+        Need::Root,
+        Need::Program("ip"),
+        Need::Program("curl"),
+        Need::Program("python3")
+    );
+    let _turn = turn::shared();
+    let story = Story::start("blue-green", "shop", ["blue", "green"]);
+    let live = |expected: &str| {
+        for _ in 0..10 {
+            assert_eq!(story.version(&[]), expected);
+        }
+    };
+    live("blue");
+    assert_eq!(story.version(&["-H", "x-preview: 1"]), "green");
+    story.edit(
+        "s/color = \"blue\"/color = \"green\"/",
+        "shop-route.toml",
+        |page| !page.contains("color=blue"),
+    );
+    live("green");
+}
+
+/// Agents share this machine's files, so each gets a `/run` of its own for the admin socket.
+fn agent(host: &Host, state: &str, scratch: &Path) -> Process {
+    let mut command = host.command("unshare");
+    command.args([
+        "--mount",
+        "sh",
+        "-c",
+        "mount -t tmpfs tmpfs /run && mkdir /run/starling && exec \"$0\" \"$@\"",
+    ]);
+    command
+        .arg(program::agent())
+        .args(["agent", "--state", state, "--config"])
+        .arg(scratch.join("etc").join(host.name()));
+    Process::spawn(
+        host.name(),
+        command,
+        &scratch.join(format!("{}.log", host.name())),
+    )
+}
+
+fn starling(arguments: &[&str]) {
+    let mut command = Command::new(program::agent());
+    command.args(arguments);
+    run(command);
+}
