@@ -18,7 +18,7 @@ mod load;
 pub mod policy;
 mod problems;
 mod raw;
-mod route;
+pub mod route;
 mod service;
 mod upstream;
 mod whole;

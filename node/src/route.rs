@@ -24,6 +24,7 @@ use crate::path::Normal;
 use action::{Action, Outcome};
 use matcher::Match;
 
+pub use crate::config::route::Document;
 pub use table::{InForce, Origin, Table};
 
 /// How calls to one service are directed.

@@ -1,23 +1,20 @@
 //! `[[route]]` and documents of kind `route`: where calls to a service go. What it all means is in [`crate::route`].
 
 mod action;
+mod document;
 mod matches;
 mod share;
 
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
-use serde::Deserialize;
-use starling_gossip::ServiceName;
 use toml::Spanned;
-use toml::de::DeTable;
 
 use super::check::Checker;
-use super::keys;
-use super::problems::Problems;
 use super::raw::route as raw;
 use crate::route::{Route, Rule};
+
+pub use document::Document;
 
 impl Route {
     /// A route of this host's own files.
@@ -37,44 +34,6 @@ impl Route {
             rules,
             declared: checker.place(&span),
         })
-    }
-
-    /// The body of a document: the same without `service`, which is the document's name. `file` is how the document
-    /// is called in messages.
-    pub fn from_document(service: &ServiceName, file: &Path, body: &str) -> Result<Self, Problems> {
-        let mut checker = Checker::new(file, body);
-        let parsed = DeTable::parse(body).and_then(|mut table| {
-            keys::remove_unknown_in_route(table.get_mut(), &mut checker);
-            raw::Route::deserialize(toml::de::Deserializer::from(table))
-        });
-        let rules = match parsed {
-            Ok(raw) => {
-                if let Some(name) = raw
-                    .service
-                    .filter(|name| name.get_ref() != service.as_str())
-                {
-                    let what = format!("this document is the route of `{service}`");
-                    checker.problem(name.span(), what, "leave `service` out");
-                }
-                raw.rule
-            }
-            Err(error) => {
-                checker.refuse(&error);
-                None
-            }
-        };
-        let raw = raw::Route {
-            service: None,
-            rule: rules,
-        };
-        let span = 0..0;
-        let rules = check_rules(&raw, &span, &mut checker);
-        let route = Self {
-            service: service.clone(),
-            rules,
-            declared: checker.place(&span),
-        };
-        checker.finish().or(|| route)
     }
 }
 

@@ -110,11 +110,13 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::route::Document;
 
     fn route(service: &str, version: &str) -> Route {
         let body = format!("[[rule]]\nto = {{ version = '{version}' }}");
         let service = ServiceName::parse(service).unwrap();
-        Route::from_document(&service, Path::new("route"), &body).unwrap()
+        let document = Document::parse_as(Path::new("route"), &body).unwrap();
+        document.of(service)
     }
 
     #[test]

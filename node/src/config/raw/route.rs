@@ -15,7 +15,7 @@ type Named<T> = Option<BTreeMap<Spanned<String>, Spanned<T>>>;
 type List = Option<Spanned<Vec<Spanned<String>>>>;
 type Labels = Option<Spanned<BTreeMap<String, String>>>;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Route {
     pub(in crate::config) service: Text,

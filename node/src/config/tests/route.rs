@@ -3,6 +3,7 @@
 use starling_gossip::ServiceName;
 
 use super::*;
+use crate::route::Document;
 
 /// Asserts the one problem of a rule with this line, which is the fourth.
 #[track_caller]
@@ -336,8 +337,10 @@ fn all_that_can_be_said_is_taken() {
 #[test]
 fn a_document_is_a_route_without_its_name() {
     let cart = ServiceName::parse("cart").unwrap();
-    let read = |body: &str| Route::from_document(&cart, Path::new("route/cart@3"), body);
-    let route = read("[[rule]]\nto = { version = \"v1\" }\n").unwrap();
+    let read = |body: &str| Document::parse_as(Path::new("route/cart@3"), body);
+    let route = read("[[rule]]\nto = { version = \"v1\" }\n")
+        .unwrap()
+        .of(cart);
     assert_eq!(
         (route.rules.len(), route.declared.to_string().as_str()),
         (1, "route/cart@3:1")
@@ -349,7 +352,7 @@ fn a_document_is_a_route_without_its_name() {
         ),
         (
             "service = \"shop\"\n[[rule]]\n",
-            "error: route/cart@3:1: this document is the route of `cart`\n  hint: leave `service` out",
+            "error: route/cart@3:1: a document of kind `route` is about the service that it is named after\n  hint: leave `service` out",
         ),
         (
             "[[rule]]\nto = { version = \"\" }\nx = 1\n",

@@ -19,7 +19,7 @@ use starling_gossip::ServiceName;
 use crate::path::Normal;
 use crate::route::action::Outcome;
 use crate::route::split::{Share, Split};
-use crate::route::{Facts, Http, Route};
+use crate::route::{Document, Facts, Http, Route};
 
 /// A line of the table.
 pub(super) enum Case<'t> {
@@ -50,8 +50,10 @@ pub(super) fn route(text: &str) -> Route {
         body += &rule(&format!("-> {rest}"), text);
     }
     let service = ServiceName::parse(service).unwrap();
-    Route::from_document(&service, Path::new("route"), &body)
+    let document = Document::parse_as(Path::new("route"), &body);
+    document
         .unwrap_or_else(|problems| panic!("{text}:\n{body}\n{problems}"))
+        .of(service)
 }
 
 fn rule(clause: &str, text: &str) -> String {

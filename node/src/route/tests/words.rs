@@ -5,7 +5,7 @@ use std::path::Path;
 use starling_gossip::ServiceName;
 
 use super::notation::route;
-use crate::route::Route;
+use crate::route::{Document, Route};
 
 fn check(rules: &str, expected: &[(&str, &str)]) {
     check_route(&route(rules), expected);
@@ -66,7 +66,9 @@ body_bytes = 1000
 redirect = { status = 308, scheme = "https", host = "example.org", path = "/x" }
 "#;
     let cart = ServiceName::parse("cart").unwrap();
-    let route = Route::from_document(&cart, Path::new("route"), body).unwrap();
+    let route = Document::parse_as(Path::new("route"), body)
+        .unwrap()
+        .of(cart);
     check_route(
         &route,
         &[
