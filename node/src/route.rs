@@ -79,6 +79,11 @@ impl Route {
         self.rules.iter().any(|rule| rule.is_about_path())
     }
 
+    /// Whether any rule looks at requests, not only at who calls.
+    pub fn is_about_http(&self) -> bool {
+        self.rules.iter().any(|rule| rule.matches.is_about_http())
+    }
+
     /// Rules that no call ever reaches, each with the earlier one that takes all of its calls.
     pub fn shadowed(&self) -> impl Iterator<Item = (&Rule, &Rule)> {
         self.rules.iter().enumerate().filter_map(|(at, rule)| {

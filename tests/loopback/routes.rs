@@ -180,6 +180,24 @@ fn a_user_keeps_its_version_and_rules_are_tried_in_order() {
                  [[route.rule]]\nmatch = { path = \"/sick\" }\nfault = { abort = 599 }\n\
                  [[route.rule]]\nto = { version = \"v1\" }\n";
     direct(&mesh, rules, "respond 410");
+    let explain = |arguments: &[&str]| {
+        let node = mesh.node("n1");
+        node.show("explain", &[&["web", "site"], arguments].concat())
+            .expect("it is allowed")
+    };
+    let told = explain(&["GET", "/api/%61"]);
+    assert!(
+        told.contains("route: rule 4 at ") && told.contains("; its app gets /v1/a\n"),
+        "{told}"
+    );
+    assert!(told.contains("no: the route sends to version=v1"), "{told}");
+    let told = explain(&["GET", "/api/a", "-H", "x-beta: 1"]);
+    assert!(told.contains("no: the route sends to version=v2"), "{told}");
+    let told = explain(&["GET", "/closed", "--from", "n1"]);
+    assert!(
+        told.contains(": respond 410") && told.contains("no: the caller's agent answers"),
+        "{told}"
+    );
     let mut client = Client::new(address);
     let mut ask = |method: &str, path: &str, fields: &[(&str, &str)], body: &[u8]| {
         client.ask(method, path, fields, body).expect("an answer")

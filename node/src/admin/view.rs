@@ -180,8 +180,30 @@ pub struct Explained {
     /// The node whose agent answers: where the call would come from.
     pub node: String,
     pub question: Question,
+    /// What the callee's route says of the call on that node; nothing if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<Routed>,
     /// All instances of the callee that this agent knows.
     pub instances: Vec<Judged>,
+}
+
+/// What the route of a service says of a call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Routed {
+    /// `rule "beta"`, or `rule 2`; nothing if none decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// `file:line` of the rule; of the route if no rule decides.
+    pub declared: String,
+    /// What becomes of the call, in words.
+    pub action: String,
+    /// Subsets of the instances that may get it. Empty: as `action` says.
+    pub to: Vec<String>,
+    /// The path that the callee gets, where that is not the one asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// It goes to no instance.
+    pub is_answered_here: bool,
 }
 
 /// One instance, whether it would get the call, and what its node says of the caller.

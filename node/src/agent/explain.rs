@@ -1,5 +1,7 @@
 //! What would become of a call: which instances it could go to from here, and what their nodes say.
 
+mod way;
+
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
@@ -10,10 +12,12 @@ use starling_transport::Leaf;
 use tokio::time::Instant;
 
 use super::source;
-use crate::admin::view::{self, Explained, Judged};
+use crate::admin::view::{self, Explained, Judged, Routed};
 use crate::control::{Handler, Refused, Who};
 use crate::host::Host;
 use crate::policy::explain::{Answer, Question};
+use crate::route::split::Subset;
+use way::Way;
 
 /// What other nodes may ask: what this node decides, and what it looks like from here.
 pub(crate) fn handlers() -> [Handler; 2] {
@@ -37,6 +41,9 @@ async fn look(host: Arc<Host>, _asker: Leaf, question: Question) -> Result<Seen,
 #[derive(Debug, Serialize, Deserialize)]
 struct Seen {
     node: String,
+    /// What the callee's route says there.
+    #[serde(default)]
+    route: Option<Routed>,
     instances: Vec<Place>,
 }
 
@@ -61,13 +68,23 @@ pub(super) async fn explained(
             asked.map_err(|error| causes(&error))?
         }
     };
+    // A route may send on another path, and that is what the callee judges.
+    let sent = Question {
+        path: seen
+            .route
+            .as_ref()
+            .and_then(|route| route.path.clone())
+            .or_else(|| question.path.clone()),
+        ..question.clone()
+    };
     let judged = stream::iter(seen.instances)
-        .map(|place| judged(&host, &question, place))
+        .map(|place| judged(&host, &sent, place))
         .buffered(ASKED_AT_ONCE);
     let instances = judged.collect().await;
     Ok(Explained {
         node: seen.node,
         question,
+        route: seen.route,
         instances,
     })
 }
@@ -85,23 +102,46 @@ fn seen(host: &Host, question: &Question) -> Seen {
         .take(INSTANCES_MAX)
         .map(|one| source::instance(one, &views))
         .collect();
+    let way = Way::of(host, question);
     Seen {
         node: host.node.to_string(),
-        instances: places(&shown, &host.config.load().zone),
+        instances: places(&shown, &host.config.load().zone, &way.parts),
+        route: way.routed,
     }
 }
 
-/// Calls go to the best there are, if they are any good.
-fn places(shown: &[view::Instance], zone: &str) -> Vec<Place> {
+/// Calls go to the best there are in each part that the route chose, if they are any good.
+fn places(shown: &[view::Instance], zone: &str, parts: &[Subset]) -> Vec<Place> {
     let standings: Vec<_> = shown.iter().map(|one| standing(one, zone)).collect();
-    let best = standings.iter().map(|(standing, _)| *standing).min();
-    let places = shown.iter().zip(standings);
-    let place = |(one, (standing, because)): (&view::Instance, _)| Place {
-        node: one.node.clone(),
-        used: standing <= Standing::Doubtful && Some(standing) == best,
-        because,
+    let holds = |part: &Subset, one: &view::Instance| part.holds(&one.labels, &one.zone);
+    let best = |part: &Subset| {
+        let inside = shown.iter().zip(&standings);
+        let inside = inside.filter(|(one, _)| holds(part, one));
+        inside.map(|(_, (standing, _))| *standing).min()
+    };
+    let places = shown.iter().zip(&standings);
+    let place = |(one, (standing, because)): (&view::Instance, &(Standing, String))| {
+        let mut mine = parts.iter().filter(|part| holds(part, one)).peekable();
+        let because = match mine.peek() {
+            Some(_) => because.clone(),
+            None => left_out(parts),
+        };
+        let is_best = mine.any(|part| best(part) == Some(*standing));
+        Place {
+            node: one.node.clone(),
+            used: is_best && *standing <= Standing::Doubtful,
+            because,
+        }
     };
     places.map(place).collect()
+}
+
+fn left_out(parts: &[Subset]) -> String {
+    if parts.is_empty() {
+        return "the caller's agent answers".to_owned();
+    }
+    let parts: Vec<_> = parts.iter().map(ToString::to_string).collect();
+    format!("the route sends to {}", parts.join(" or "))
 }
 
 /// How willingly calls are sent to an instance.
@@ -204,7 +244,7 @@ mod tests {
     }
 
     fn check(shown: &[view::Instance], expected: &[(&str, bool, &str)]) {
-        let places = places(shown, "a");
+        let places = places(shown, "a", &[Subset::default()]);
         let told: Vec<_> = places
             .iter()
             .map(|place| (place.node.as_str(), place.used, place.because.as_str()))
@@ -250,5 +290,44 @@ mod tests {
             &[ill],
             &[("n3", false, "its app does not pass its health check")],
         );
+    }
+    #[test]
+    fn a_route_leaves_out_the_others() {
+        let version = |node: &str, version: &str| view::Instance {
+            labels: [("version".to_owned(), version.to_owned())].into(),
+            ..instance(node)
+        };
+        let only = |version: &str| Subset::new([("version".to_owned(), version.to_owned())].into());
+        let suspect = view::Instance {
+            liveness: "suspect".to_owned(),
+            ..version("n3", "v2")
+        };
+        let shown = [version("n1", "v1"), version("n2", "v2"), suspect.clone()];
+        let told = |shown: &[view::Instance], parts: &[Subset]| -> Vec<_> {
+            let places = places(shown, "a", parts);
+            places
+                .into_iter()
+                .map(|place| (place.used, place.because))
+                .collect()
+        };
+        assert_eq!(
+            told(&shown, &[only("v2")]),
+            [
+                (false, "the route sends to version=v2".to_owned()),
+                (true, "healthy".to_owned()),
+                (false, "its node is suspect".to_owned()),
+            ]
+        );
+        // Each part takes the best that it has.
+        let used = |shown: &[view::Instance], parts: &[Subset]| -> Vec<_> {
+            told(shown, parts)
+                .into_iter()
+                .map(|(used, _)| used)
+                .collect()
+        };
+        let split = [only("v1"), only("v2")];
+        assert_eq!(used(&[version("n1", "v1"), suspect], &split), [true, true]);
+        assert_eq!(used(&shown, &[]), [false; 3]);
+        assert_eq!(told(&shown, &[])[0].1, "the caller's agent answers");
     }
 }

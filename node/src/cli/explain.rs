@@ -5,7 +5,7 @@ use clap::Args;
 use super::ask::Ask;
 use super::table::Table;
 use super::{block_on, client, out};
-use crate::admin::view::{Explained, Judged};
+use crate::admin::view::{Explained, Judged, Routed};
 use crate::policy::explain::Question;
 
 /// Say whether a service may call another, and which rule decides
@@ -25,6 +25,9 @@ pub(super) struct Explain {
     /// Path of the request
     #[arg(value_name = "PATH")]
     path: Option<String>,
+    /// Header field of the request, such as 'x-beta: 1'; routes look at them
+    #[arg(short = 'H', long = "header", value_name = "FIELD")]
+    headers: Vec<String>,
     /// Node where the call would be made; this one unless told otherwise
     #[arg(long, value_name = "NODE")]
     from: Option<String>,
@@ -44,6 +47,7 @@ impl Explain {
             callee: self.callee,
             method: self.method,
             path: self.path,
+            headers: self.headers,
         };
         let path = format!("/v1/explain?{}", question.to_query(self.from.as_ref()));
         let explained: Explained = block_on(client::ask_for(self.ask.socket(), &path))??;
@@ -58,6 +62,13 @@ impl Explain {
 
 /// An instance that gets no calls decides nothing, unless none gets any.
 fn outcome(explained: &Explained) -> anyhow::Result<()> {
+    if explained
+        .route
+        .as_ref()
+        .is_some_and(|route| route.is_answered_here)
+    {
+        return Ok(());
+    }
     let callee = &explained.question.callee;
     let is_used = explained.instances.iter().any(|one| one.used);
     let deciding = explained
@@ -87,6 +98,7 @@ fn render(explained: &Explained) -> String {
         callee,
         method,
         path,
+        ..
     } = &explained.question;
     let verdicts = explained
         .instances
@@ -107,7 +119,29 @@ fn render(explained: &Explained) -> String {
     let reasons = explained.instances.iter().map(reason);
     let reasons: Vec<_> = reasons.collect();
     let head = head.split_whitespace().collect::<Vec<_>>().join(" ");
+    let route = explained.route.as_ref().map(route);
+    let head = [Some(head), route].into_iter().flatten();
+    let head = head.collect::<Vec<_>>().join("\n");
     [head, table.render(), reasons.join("\n")].join("\n\n")
+}
+
+fn route(route: &Routed) -> String {
+    let rule = match &route.rule {
+        Some(rule) => format!("{rule} at {}", route.declared),
+        None => route.declared.clone(),
+    };
+    // A user's calls go to one part of a split.
+    let to = match &route.to[..] {
+        [one] if !route.action.starts_with(one.as_str()) => format!("; this one to {one}"),
+        _ => String::new(),
+    };
+    let path = route
+        .path
+        .as_ref()
+        .map(|path| format!("; its app gets {path}"));
+    let path = path.unwrap_or_default();
+    // Another node may have said it.
+    format!("route: {rule}: {}{to}{path}", route.action).replace(char::is_control, "\u{fffd}")
 }
 
 fn row(one: &Judged) -> [String; 5] {
@@ -188,7 +222,9 @@ mod tests {
                 callee: "orders".into(),
                 method: Some("GET".into()),
                 path: Some("/%63art".into()),
+                headers: Vec::new(),
             },
+            route: None,
             instances: vec![
                 instance("n2", true, "healthy", Some(verdict)),
                 instance("n3", false, "its node is dead", Some(denied)),
@@ -227,5 +263,36 @@ n4: its node does not answer";
             outcome(&explained).unwrap_err().to_string(),
             "no node offers `orders`"
         );
+    }
+    #[test]
+    fn a_route_is_told_before_the_instances() {
+        let mut explained = explained();
+        let routed = Routed {
+            rule: Some("rule \"users\"".into()),
+            declared: "services.d/orders-route.toml:7".into(),
+            action: "90% version=v1, 10% version=v2 by cookie id; path becomes /new".into(),
+            to: vec!["version=v2".into()],
+            path: Some("/new".into()),
+            is_answered_here: false,
+        };
+        explained.route = Some(routed.clone());
+        let shown = render(&explained);
+        assert_eq!(
+            shown.lines().nth(1),
+            Some(
+                "route: rule \"users\" at services.d/orders-route.toml:7: 90% version=v1, 10% version=v2 by cookie id; \
+                 path becomes /new; this one to version=v2; its app gets /new"
+            )
+        );
+        explained
+            .instances
+            .iter_mut()
+            .for_each(|one| one.used = false);
+        outcome(&explained).unwrap_err();
+        explained.route = Some(Routed {
+            is_answered_here: true,
+            ..routed
+        });
+        outcome(&explained).unwrap();
     }
 }

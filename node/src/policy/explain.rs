@@ -1,6 +1,6 @@
 //! What would become of a call: the question that operators and other agents ask, answered by the judge itself.
 
-use http::{Method, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use serde::{Deserialize, Serialize};
 use starling_transport::{SpiffeId, TrustDomain};
 
@@ -19,6 +19,9 @@ pub struct Question {
     pub method: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// Header fields of the request, `name: value`. Routes look at them; policy does not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<String>,
 }
 
 /// What a node that runs the callee says.
@@ -54,6 +57,8 @@ pub enum Unanswerable {
     Method(String),
     #[error("`{0}` cannot be the path of a request")]
     Path(String),
+    #[error("`{0}` is no header field such as `x-beta: 1`")]
+    Header(String),
     #[error("rules for `{0}` look at methods or paths: add METHOD and PATH to the question")]
     NeedsRequest(String),
 }
@@ -64,8 +69,7 @@ impl Question {
         let caller = self.caller_id(mesh)?;
         let entry = policy.entry(&self.callee);
         let entry = entry.ok_or_else(|| Unanswerable::NotHere(self.callee.clone()))?;
-        let is_bare = self.method.is_none() && self.path.is_none();
-        if is_bare && entry.service.protocol == Protocol::Http && entry.looks_at_requests() {
+        if self.is_bare() && entry.service.protocol == Protocol::Http && entry.looks_at_requests() {
             return Err(Unanswerable::NeedsRequest(self.callee.clone()));
         }
         let (method, uri) = (self.method()?, self.uri()?);
@@ -79,7 +83,12 @@ impl Question {
         Ok(Answer::new(entry, &caller, &entry.judge(&caller, subject)))
     }
 
-    fn caller_id(&self, mesh: &TrustDomain) -> Result<SpiffeId, Unanswerable> {
+    /// Whether no request is asked about, only who calls whom.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.method.is_none() && self.path.is_none()
+    }
+
+    pub(crate) fn caller_id(&self, mesh: &TrustDomain) -> Result<SpiffeId, Unanswerable> {
         let parsed = match self.caller.contains(':') {
             true => SpiffeId::parse(&self.caller),
             false => SpiffeId::service(mesh, &self.caller),
@@ -87,7 +96,7 @@ impl Question {
         parsed.map_err(|_invalid| Unanswerable::Caller(self.caller.clone()))
     }
 
-    fn method(&self) -> Result<Method, Unanswerable> {
+    pub(crate) fn method(&self) -> Result<Method, Unanswerable> {
         let Some(method) = &self.method else {
             return Ok(Method::GET);
         };
@@ -95,11 +104,24 @@ impl Question {
         parsed.map_err(|_invalid| Unanswerable::Method(method.clone()))
     }
 
-    fn uri(&self) -> Result<Uri, Unanswerable> {
+    pub(crate) fn uri(&self) -> Result<Uri, Unanswerable> {
         let path = self.path.as_deref().unwrap_or("/");
         let parts = Uri::builder().scheme("https").authority("callee");
         let uri = parts.path_and_query(path).build();
         uri.map_err(|_invalid| Unanswerable::Path(path.to_owned()))
+    }
+
+    pub(crate) fn headers(&self) -> Result<HeaderMap, Unanswerable> {
+        let mut headers = HeaderMap::new();
+        for field in &self.headers {
+            let wrong = || Unanswerable::Header(field.clone());
+            let (name, value) = field.split_once(':').ok_or_else(wrong)?;
+            let name = HeaderName::from_bytes(name.trim().as_bytes());
+            let value = HeaderValue::from_str(value.trim());
+            let (name, value) = name.ok().zip(value.ok()).ok_or_else(wrong)?;
+            headers.append(name, value);
+        }
+        Ok(headers)
     }
 
     /// As the query of a URI.
@@ -111,10 +133,14 @@ impl Question {
             ("path", self.path.as_ref()),
             ("from", from),
         ];
-        let fields = fields.into_iter().filter_map(|(name, value)| {
-            let value: String = value?.bytes().map(encoded).collect();
-            Some(format!("{name}={value}"))
-        });
+        let headers = self.headers.iter().map(|field| ("header", Some(field)));
+        let fields = fields
+            .into_iter()
+            .chain(headers)
+            .filter_map(|(name, value)| {
+                let value: String = value?.bytes().map(encoded).collect();
+                Some(format!("{name}={value}"))
+            });
         fields.collect::<Vec<_>>().join("&")
     }
 
@@ -132,6 +158,7 @@ impl Question {
                 "method" => question.method = Some(value),
                 "path" => question.path = Some(value),
                 "from" => from = Some(value),
+                "header" if question.headers.len() < HEADERS_MAX => question.headers.push(value),
                 _ => {}
             }
         }
@@ -201,3 +228,6 @@ fn decoded(text: &str) -> Option<String> {
     }
     String::from_utf8(bytes).ok()
 }
+
+/// Header fields that one question may have; a request may have a hundred.
+const HEADERS_MAX: usize = 100;

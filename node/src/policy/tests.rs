@@ -452,6 +452,7 @@ fn questions() -> impl Strategy<Value = Question> {
         callee: callee.to_owned(),
         method: Some(method.to_owned()),
         path: Some(path),
+        ..Question::default()
     })
 }
 

@@ -80,14 +80,16 @@ impl Split {
         headers: Option<&HeaderMap>,
         rng: &mut fastrand::Rng,
     ) -> Point {
-        let value = headers
-            .zip(self.sticky.as_ref())
-            .and_then(|(headers, sticky)| sticky.value(headers));
-        match value {
-            // Salted, so that it is not the same users who get every service's canary.
-            Some(value) => Point::of([service.as_bytes(), value]),
-            None => Point(rng.u64(..)),
-        }
+        headers
+            .and_then(|headers| self.point_of_user(service, headers))
+            .unwrap_or_else(|| Point::random(rng))
+    }
+
+    /// Where the calls of one user stand; nothing if the request does not tell users apart.
+    pub fn point_of_user(&self, service: &str, headers: &HeaderMap) -> Option<Point> {
+        let value = self.sticky.as_ref()?.value(headers)?;
+        // Salted, so that it is not the same users who get every service's canary.
+        Some(Point::of([service.as_bytes(), value]))
     }
 }
 

@@ -51,6 +51,7 @@ impl Source for Young {
             None => Ok(Explained {
                 node: "n1".into(),
                 question,
+                route: None,
                 instances: Vec::new(),
             }),
         }))
