@@ -1,7 +1,8 @@
 //! How the agent answers questions about itself: a unix socket for commands, loopback HTTP for monitoring.
 //!
-//! Both only read. What changes the agent is its configuration and signals, so there is nothing here to abuse.
+//! HTTP only reads. Over the socket, which only the agent's own user may open, operators hand in what they signed.
 
+mod post;
 pub mod server;
 pub mod socket;
 pub mod view;

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{self, Door, Socket};
 use crate::config::Config;
 use crate::control::{self, Control};
+use crate::documents::{Keeper, kinds};
 use crate::health::Checks;
 use crate::host::{Host, Parts};
 use crate::inbound;
@@ -107,6 +108,7 @@ struct Agent {
     endpoint: Endpoint,
     announcer: Arc<Announcer>,
     facts: Arc<Facts>,
+    keeper: Arc<Keeper>,
     notifier: Arc<Notifier>,
     /// Tasks that serve no call: they end with `over`.
     background: JoinSet<()>,
@@ -132,7 +134,7 @@ impl Agent {
         let node_id = identities.current().node.id().clone();
         let courier = Courier::new(endpoint.clone(), node_id.clone());
         let membership = Membership::start(
-            settings(&config, &state, &identities),
+            settings(&config, &state, &identities)?,
             Arc::new(QuicCarrier(courier.clone())),
             Arc::new(BundleVerifier(identities.clone())),
             announcer.local(&config),
@@ -152,8 +154,11 @@ impl Agent {
             pool,
             control: Control::new(control::handlers()),
         });
+        // What operators said is in force before anybody is served.
+        let keeper = Keeper::start(&state, &host.membership, kinds::consumers(&host)).await;
         let over = CancellationToken::new();
         let mut background = JoinSet::new();
+        background.spawn(keeper.clone().run(host.clone()));
         background.spawn(take_sessions(host.clone(), endpoint.clone(), courier, h3));
         background.spawn(host.clone().follow_catalogue());
         background.spawn(recorder.upkeep());
@@ -164,7 +169,7 @@ impl Agent {
         admin(
             &mut background,
             &doors,
-            source::View::new(&host, &facts),
+            source::View::new(&host, &facts, &keeper),
             &over,
         )
         .await?;
@@ -196,6 +201,7 @@ impl Agent {
             endpoint,
             announcer,
             facts,
+            keeper,
             notifier,
             background,
             over,
@@ -226,6 +232,7 @@ impl Agent {
         self.host.membership.leave().await;
         self.over.cancel();
         self.background.abort_all();
+        self.keeper.stop().await;
         let _told = tokio::time::timeout(CLOSE_BUDGET, self.endpoint.close()).await;
     }
 }
@@ -268,14 +275,20 @@ fn bind(
     Ok(Endpoint::bind(&options, identities.clone())?)
 }
 
-fn settings(config: &Config, state: &StateDir, identities: &Identities) -> Settings {
+fn settings(
+    config: &Config,
+    state: &StateDir,
+    identities: &Identities,
+) -> anyhow::Result<Settings> {
     let set = identities.current();
-    Settings {
+    state.make_directory("documents")?;
+    Ok(Settings {
         seeds: config.seeds.clone(),
         generation_file: Some(state.path().join("generation")),
         peers_file: Some(state.path().join("peers.cache")),
+        documents_dir: Some(state.path().join("documents")),
         ..Settings::new(set.trust.trust_domain().as_str())
-    }
+    })
 }
 
 async fn admin(

@@ -9,20 +9,29 @@ use clap::{Parser, Subcommand};
 
 use crate::ca::CaError;
 use crate::config::Problems;
+use crate::operator::OperatorError;
 use crate::state::StateError;
 
 mod agent;
+mod apply;
 mod ask;
 mod ca;
 pub(crate) mod client;
+mod delete;
 mod demo;
+mod diff;
 mod explain;
+mod get;
+mod history;
 mod init;
 mod judge;
 mod nodes;
+mod operator;
 mod out;
+mod rollback;
 mod routes;
 mod services;
+mod sign;
 mod status;
 mod table;
 mod validate;
@@ -54,6 +63,12 @@ enum Command {
     Explain(explain::Explain),
     #[command(hide = true)]
     Judge(judge::Judge),
+    Operator(operator::Operator),
+    Apply(apply::Apply),
+    Get(get::Get),
+    Delete(delete::Delete),
+    History(history::History),
+    Rollback(rollback::Rollback),
     #[command(hide = true)]
     DemoApp(demo::DemoApp),
 }
@@ -94,6 +109,12 @@ impl Command {
             Self::Routes(command) => command.run(),
             Self::Explain(command) => command.run(),
             Self::Judge(command) => command.run(),
+            Self::Operator(command) => command.run(),
+            Self::Apply(command) => command.run(),
+            Self::Get(command) => command.run(),
+            Self::Delete(command) => command.run(),
+            Self::History(command) => command.run(),
+            Self::Rollback(command) => command.run(),
             Self::DemoApp(command) => command.run(),
         }
     }
@@ -118,6 +139,15 @@ fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     }
     if let Some(error) = error.downcast_ref::<CaError>() {
         return error.hint();
+    }
+    if let Some(error) = error.downcast_ref::<OperatorError>() {
+        return error.hint();
+    }
+    if let Some(error) = error.downcast_ref::<sign::NoKey>() {
+        return Some(error.hint());
+    }
+    if let Some(error) = error.downcast_ref::<sign::NotAllowed>() {
+        return Some(error.hint());
     }
     error
         .downcast_ref::<client::ClientError>()

@@ -6,6 +6,7 @@
 //! svc/<service>.pem .key         the same for each service this node may speak for
 //! ca/root.* ca/intermediate.*    on issuers only
 //! invites/                       on issuers only: open and ended invitations
+//! documents/                     what operators said, and which of it is on trial
 //! reset.key generation peers.cache
 //! ```
 //!

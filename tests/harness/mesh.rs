@@ -4,7 +4,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -128,6 +128,19 @@ impl Mesh {
         }
         command.args(options);
         run(command);
+    }
+
+    /// Makes an operator with the root's key; returns the file to sign with.
+    pub fn operator(&self, name: &str, kinds: &str) -> PathBuf {
+        let file = self.scratch.path().join(format!("{name}.operator"));
+        let mut command = Command::new(program::agent());
+        command
+            .args(["operator", "new", "--name", name, "--kinds", kinds, "--out"])
+            .arg(&file)
+            .arg("--state")
+            .arg(self.issuer());
+        run(command);
+        file
     }
 
     /// Starts all agents and waits until each is ready and knows the others.
@@ -359,6 +372,38 @@ impl Node {
             .status
             .success()
             .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs a command such as `starling apply` against this agent.
+    pub fn operate(&self, arguments: &[&str]) -> Output {
+        let mut command = leashed(program::agent());
+        command.args(arguments).arg("--socket").arg(self.socket());
+        command.output().expect("the agent's program runs")
+    }
+
+    /// The same; what it prints, after it succeeded.
+    #[track_caller]
+    pub fn must(&self, arguments: &[&str]) -> String {
+        let output = self.operate(arguments);
+        let (out, error) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        assert!(output.status.success(), "{arguments:?}: {out}{error}");
+        out.into_owned()
+    }
+
+    /// What became of a document here: its newest revision, its state, and the revision in force.
+    pub fn document(&self, key: &str) -> Option<(u64, String, Option<u64>)> {
+        let all = self.ask("get")?;
+        let (kind, name) = key.split_once('/')?;
+        let mut documents = all.as_array()?.iter();
+        let found = documents.find(|one| one["kind"] == kind && one["name"] == name)?;
+        Some((
+            found["revision"].as_u64()?,
+            found["state"].as_str()?.to_owned(),
+            found["in_force"].as_u64(),
+        ))
     }
 
     /// The instances of `service` as this agent knows them.

@@ -74,6 +74,60 @@ fn a_host_cut_off_is_noticed_and_taken_back_when_the_wire_heals() {
 }
 
 #[test]
+fn documents_are_applied_on_either_side_of_a_cut_and_agree_after() {
+    need!(
+        Need::Agent,
+        Need::Root,
+        Need::Program("ip"),
+        Need::Program("nft")
+    );
+    let _turn = turn::alone();
+    let mut wire = Wire::new();
+    let mesh = Mesh::on(&mut wire, &[("n1", &[]), ("n2", &[]), ("n3", &[])]);
+    let operators = ["alice", "bob"].map(|name| {
+        let file = mesh.operator(name, "policy");
+        file.display().to_string()
+    });
+    let [alice, bob] = &operators;
+    let write = |name: &str, mode: &str| {
+        let text = format!("kind = \"policy\"\nname = \"{name}\"\nmode = \"{mode}\"\n");
+        let file = mesh.scratch().write(&format!("{name}-{mode}.toml"), &text);
+        file.display().to_string()
+    };
+    mesh.start();
+    let (n1, n3) = (mesh.node("n1"), mesh.node("n3"));
+    let apply = |node: &harness::Node, file: &str, key: &str| {
+        node.must(&["apply", "-f", file, "--key", key, "--yes"]);
+    };
+    n3.host().cut();
+    apply(n1, &write("left", "enforce"), alice);
+    apply(n3, &write("right", "enforce"), bob);
+    // The same document on both sides: one revision more on the side that is cut off.
+    apply(n1, &write("both", "enforce"), alice);
+    apply(n3, &write("both", "audit"), bob);
+    apply(n3, &write("both", "enforce"), bob);
+    n3.host().heal();
+    for node in mesh.nodes() {
+        wait_until(crate::PATIENCE, "both sides to agree", || {
+            let at = |key: &str| {
+                node.document(key)
+                    .map(|(revision, state, _)| (revision, state))
+            };
+            let in_force = |revision| Some((revision, "in force".to_owned()));
+            at("policy/left") == in_force(1)
+                && at("policy/right") == in_force(1)
+                && at("policy/both") == in_force(2)
+                && node
+                    .show("status", &[])
+                    .is_some_and(|status| status.contains("the same on 3 of 3 nodes"))
+        });
+        // The fork under the first revision stays to be seen.
+        let history = node.must(&["history", "policy/both"]);
+        assert!(history.contains("lost a fork"), "{history}");
+    }
+}
+
+#[test]
 fn a_node_finds_the_mesh_again_though_every_seed_is_gone() {
     need!(Need::Agent, Need::Root, Need::Program("ip"));
     let _turn = turn::shared();

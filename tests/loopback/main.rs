@@ -2,6 +2,7 @@
 
 mod databases;
 mod demo;
+mod documents;
 mod fail_closed;
 mod http;
 mod lifecycle;

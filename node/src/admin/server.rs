@@ -1,4 +1,4 @@
-//! The admin server: small, read-only HTTP/1 with limits on everything.
+//! The admin server: small HTTP/1 with limits on everything, read-only but for the unix socket.
 
 use std::convert::Infallible;
 use std::io;
@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::post::post;
 use super::socket::Socket;
 use super::view::Source;
 use crate::policy::explain::Question;
@@ -48,7 +49,7 @@ const DRAIN_WAIT: Duration = Duration::from_secs(2);
 /// Pause after a failed accept, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Full<Bytes>>;
 
 /// Where questions come in.
 #[derive(Debug)]
@@ -121,14 +122,7 @@ async fn converse(
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
         let source = source.clone();
-        async move {
-            let (method, uri) = (request.method(), request.uri());
-            if is_question(method, uri, asker) {
-                return Ok(explain(uri, &*source).await);
-            }
-            let answer = answer(method, uri, request.headers(), asker, &*source);
-            Ok::<_, Infallible>(answer)
-        }
+        async move { Ok::<_, Infallible>(take(request, asker, &*source).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -151,6 +145,19 @@ async fn converse(
     }
 }
 
+async fn take(request: Request<Incoming>, asker: Asker, source: &dyn Source) -> Answer {
+    match (request.method(), asker) {
+        (&Method::POST, Asker::Local) => {
+            let path = request.uri().path().to_owned();
+            post(&path, request.into_body(), source).await
+        }
+        (method, asker) if is_question(method, request.uri(), asker) => {
+            explain(request.uri(), source).await
+        }
+        (method, asker) => answer(method, request.uri(), request.headers(), asker, source),
+    }
+}
+
 fn answer(
     method: &Method,
     uri: &Uri,
@@ -159,14 +166,7 @@ fn answer(
     source: &dyn Source,
 ) -> Answer {
     if ![Method::GET, Method::HEAD].contains(method) {
-        let mut refusal = text(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "only reading is possible here\n",
-        );
-        refusal
-            .headers_mut()
-            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return refusal;
+        return only_reading();
     }
     if let Asker::Tcp { reached } = asker
         && !is_meant_for(uri, headers, reached)
@@ -192,7 +192,12 @@ fn answer(
         ("/v1/nodes", Asker::Local) => json(&source.nodes()),
         ("/v1/services", Asker::Local) => json(&source.services()),
         ("/v1/routes", Asker::Local) => json(&source.routes()),
-        _ => text(StatusCode::NOT_FOUND, "there is nothing of this name\n"),
+        ("/v1/documents", Asker::Local) => json(&source.documents()),
+        (path, Asker::Local) => match path.strip_prefix("/v1/documents/").map(str::parse) {
+            Some(Ok(key)) => json(&source.document(&key)),
+            _ => nothing(),
+        },
+        _ => nothing(),
     }
 }
 
@@ -212,6 +217,21 @@ async fn explain(uri: &Uri, source: &dyn Source) -> Answer {
             "ask with caller=NAME&callee=NAME and, for requests, method and path\n",
         ),
     }
+}
+
+pub(super) fn only_reading() -> Answer {
+    let mut refusal = text(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "only reading is possible here\n",
+    );
+    refusal
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    refusal
+}
+
+fn nothing() -> Answer {
+    text(StatusCode::NOT_FOUND, "there is nothing of this name\n")
 }
 
 /// Keeps web pages out: their requests carry an `Origin`, or, after DNS rebinding, a name that is not ours as `Host`.
@@ -249,13 +269,17 @@ fn the_one(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
 }
 
 fn json(value: &impl Serialize) -> Answer {
+    json_with(StatusCode::OK, value)
+}
+
+pub(super) fn json_with(status: StatusCode, value: &impl Serialize) -> Answer {
     match serde_json::to_vec(value) {
-        Ok(bytes) => response(StatusCode::OK, "application/json", bytes),
+        Ok(bytes) => response(status, "application/json", bytes),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }
 }
 
-fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+pub(super) fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
     response(status, "text/plain; charset=utf-8", text)
 }
 

@@ -5,24 +5,31 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use starling_gossip::DocumentKey;
 
 use crate::policy::explain::{Answer, Question};
 
-/// Where the admin server gets its answers. Each is made from snapshots and never waits.
+/// Where the admin server gets its answers. Each is made from snapshots and never waits, but for those that are futures.
 pub trait Source: Send + Sync + 'static {
     fn status(&self) -> Status;
     fn nodes(&self) -> Vec<Node>;
     fn services(&self) -> Vec<Service>;
     fn routes(&self) -> Vec<Route>;
-    /// What would become of a call. The one answer that may wait, for the nodes that decide it.
+    /// What would become of a call. Waits for the nodes that decide it.
     /// `from` names the node where the call would be made, if not this one.
     fn explain(
         &self,
         question: Question,
         from: Option<String>,
     ) -> BoxFuture<'static, Result<Explained, String>>;
+    fn documents(&self) -> Vec<Document>;
+    /// One document with its history; with nothing in it if nobody ever made it.
+    fn document(&self, key: &DocumentKey) -> History;
+    /// Takes a signed document. When it returns the document is on disk and on its way to others.
+    fn submit(&self, document: Bytes) -> BoxFuture<'_, Result<Receipt, Refused>>;
     /// Whether this agent should get traffic; otherwise why not, in one line.
     fn ready(&self) -> Result<(), String>;
     /// All metrics in the Prometheus text format.
@@ -47,6 +54,8 @@ pub struct Status {
     pub zone: String,
     pub svids: Vec<Svid>,
     pub gossip: Gossip,
+    #[serde(default)]
+    pub documents: DocumentCount,
     pub services: Vec<Declared>,
     pub upstreams: Vec<Upstream>,
     /// Who still calls without the mesh, the latest first.
@@ -69,6 +78,87 @@ pub struct Gossip {
     pub alive: usize,
     pub suspect: usize,
     pub dead: usize,
+}
+
+/// The documents held here.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DocumentCount {
+    /// Those that are not deleted.
+    pub count: usize,
+    /// Since the newest was issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_age_s: Option<u64>,
+    pub forks: usize,
+    /// Those whose newest revision has no effect here, whatever the reason.
+    pub not_in_force: usize,
+    /// Nodes believed alive that hold the same documents, this one included.
+    pub same_nodes: usize,
+}
+
+/// An element of `/v1/documents`: the newest revision of one document, and what became of it here.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Document {
+    pub kind: String,
+    pub name: String,
+    /// The newest; 0 if there is none.
+    pub revision: u64,
+    /// Empty if its file is lost.
+    pub operator: String,
+    /// Since it was issued, by the operator's clock.
+    pub age_s: u64,
+    /// `in force`, `deleted`, `held back`, `not in force` or `lost`.
+    pub state: String,
+    /// The revision in force here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_force: Option<u64>,
+    /// Why that is not the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// The operator of another document under the same number, which lost to this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fork: Option<String>,
+}
+
+/// `/v1/documents/KIND/NAME`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    pub document: Document,
+    /// Newest first.
+    pub revisions: Vec<Revision>,
+}
+
+/// One revision of a document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    pub revision: u64,
+    pub operator: String,
+    /// The operator's key as a revocation names it.
+    pub public_key: String,
+    pub age_s: u64,
+    pub deleted: bool,
+    /// Whether another one of the same number won against it.
+    pub lost: bool,
+    /// SHA-256 of what the operator signed.
+    pub hash: String,
+    pub body: String,
+}
+
+/// A document was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    pub kind: String,
+    pub name: String,
+    pub revision: u64,
+}
+
+/// Something was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// The HTTP status.
+    pub status: u16,
+    pub error: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 /// A service that runs on this host.

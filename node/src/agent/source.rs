@@ -1,5 +1,6 @@
 //! What the agent tells of itself through the admin doors.
 
+mod documents;
 mod routes;
 
 use std::net::SocketAddr;
@@ -8,8 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use starling_gossip::{Catalogue, Instance, Liveness, Member, NodeName, State};
+use starling_gossip::{Catalogue, DocumentKey, Instance, Liveness, Member, NodeName, State};
 use starling_transport::Svid;
 use tokio::time::Instant;
 
@@ -17,6 +19,7 @@ use super::explain;
 use crate::admin::{Source, view};
 use crate::balance;
 use crate::config::{Mode, Upstream};
+use crate::documents::Keeper;
 use crate::host::Host;
 use crate::policy::explain::Question;
 use crate::telemetry::metrics::Recorder;
@@ -79,13 +82,15 @@ impl Facts {
 pub(super) struct View {
     host: Arc<Host>,
     facts: Arc<Facts>,
+    keeper: Arc<Keeper>,
 }
 
 impl View {
-    pub(super) fn new(host: &Arc<Host>, facts: &Arc<Facts>) -> Arc<Self> {
+    pub(super) fn new(host: &Arc<Host>, facts: &Arc<Facts>, keeper: &Arc<Keeper>) -> Arc<Self> {
         Arc::new(Self {
             host: host.clone(),
             facts: facts.clone(),
+            keeper: keeper.clone(),
         })
     }
 
@@ -137,6 +142,7 @@ impl Source for View {
                 .map(svid)
                 .collect(),
             gossip: gossip(&catalogue),
+            documents: self.count_documents(),
             services: config
                 .services
                 .iter()
@@ -201,6 +207,18 @@ impl Source for View {
 
     fn routes(&self) -> Vec<view::Route> {
         routes::all(&self.host)
+    }
+
+    fn documents(&self) -> Vec<view::Document> {
+        self.list_documents()
+    }
+
+    fn document(&self, key: &DocumentKey) -> view::History {
+        self.history(key)
+    }
+
+    fn submit(&self, document: Bytes) -> BoxFuture<'_, Result<view::Receipt, view::Refused>> {
+        Box::pin(async move { self.take_document(&document).await })
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -21,12 +21,19 @@ pub(super) struct Ask {
 }
 
 impl Ask {
+    /// Whether to print for programs.
     pub(super) fn wants_json(&self) -> bool {
         self.json
     }
 
+    /// Where the agent listens.
     pub(super) fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// Asks for `path`.
+    pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        Ok(block_on(client::ask_for(&self.socket, path))??)
     }
 
     /// Asks for `path` and prints the answer, rendered unless JSON is wanted.

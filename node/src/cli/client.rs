@@ -12,7 +12,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-/// Why the agent was not asked or did not answer. Asking changes nothing, so it can be tried again.
+use crate::admin::view;
+
+/// Why the agent was not asked or did not answer. Asking changes nothing, and a document has its number, so either can be tried
+/// again.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum ClientError {
@@ -28,6 +31,8 @@ pub(crate) enum ClientError {
     NotHttp,
     #[error("the agent answered {status}: {text}")]
     Status { status: u16, text: String },
+    #[error("the agent refused it: {error}")]
+    Refused { error: String, hint: Option<String> },
     #[error("the agent's answer is not what this version of starling expects")]
     NotUnderstood(#[source] serde_json::Error),
 }
@@ -53,6 +58,7 @@ impl ClientError {
             Self::NotUnderstood(_) => {
                 "is the agent of another version? restart it after an upgrade"
             }
+            Self::Refused { hint, .. } => return hint.clone(),
             Self::Broken(_) | Self::NotHttp | Self::Status { .. } => return None,
         };
         Some(hint.to_owned())
@@ -61,15 +67,43 @@ impl ClientError {
 
 /// Asks the agent behind the unix socket for `path` and returns the JSON text of its answer.
 pub(crate) async fn ask(socket: &Path, path: &str) -> Result<Vec<u8>, ClientError> {
-    let stream = UnixStream::connect(socket).await.map_err(|source| {
+    let answer = get(connect(socket).await?, path).await?;
+    body_of(answer)
+}
+
+/// Hands `body` to the agent behind the unix socket, for it to do what `path` means, and returns its answer.
+pub(crate) async fn post_for<T: DeserializeOwned>(
+    socket: &Path,
+    path: &str,
+    body: &[u8],
+) -> Result<T, ClientError> {
+    let head = format!(
+        "POST {path} HTTP/1.0\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let request = [head.as_bytes(), body].concat();
+    let answer = exchange(connect(socket).await?, &request).await?;
+    serde_json::from_slice(&body_of(answer)?).map_err(ClientError::NotUnderstood)
+}
+
+async fn connect(socket: &Path) -> Result<UnixStream, ClientError> {
+    UnixStream::connect(socket).await.map_err(|source| {
         let socket = socket.to_owned();
         match source.kind() {
             io::ErrorKind::PermissionDenied => ClientError::Denied { socket, source },
             _ => ClientError::NotRunning { socket, source },
         }
-    })?;
-    let answer = get(stream, path).await?;
+    })
+}
+
+fn body_of(answer: Answer) -> Result<Vec<u8>, ClientError> {
     if answer.status != 200 {
+        if let Ok(refused) = serde_json::from_slice::<view::Refused>(&answer.body) {
+            return Err(ClientError::Refused {
+                error: refused.error,
+                hint: refused.hint,
+            });
+        }
         let text = String::from_utf8_lossy(&answer.body)
             .trim()
             .escape_debug()
@@ -102,12 +136,19 @@ pub(crate) async fn get_tcp(address: SocketAddr, path: &str) -> Result<Answer, C
 }
 
 async fn get<S: AsyncRead + AsyncWrite + Unpin>(
-    mut stream: S,
+    stream: S,
     path: &str,
 ) -> Result<Answer, ClientError> {
     let request = format!("GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n");
+    exchange(stream, request.as_bytes()).await
+}
+
+async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    request: &[u8],
+) -> Result<Answer, ClientError> {
     let exchange = async {
-        stream.write_all(request.as_bytes()).await?;
+        stream.write_all(request).await?;
         let mut bytes = Vec::new();
         stream
             .take(ANSWER_BYTES_MAX)

@@ -29,6 +29,7 @@ fn render(status: &view::Status) -> String {
         "{} of {} is {}, for {} (starling {})\n\
          mesh port {}, reached at {}{}\n\
          members: {alive} alive, {suspect} suspect, {dead} dead\n\
+         documents: {}\n\
          configuration {}, read {} ago",
         status.node,
         status.trust_domain,
@@ -42,6 +43,7 @@ fn render(status: &view::Status) -> String {
         } else {
             format!(", zone {}", status.zone)
         },
+        documents(&status.documents, alive),
         status.config.directory,
         span(status.config.age_s),
     )];
@@ -61,6 +63,28 @@ fn render(status: &view::Status) -> String {
         parts.push(plaintext(&status.plaintext));
     }
     parts.join("\n\n")
+}
+
+fn documents(documents: &view::DocumentCount, alive: usize) -> String {
+    let Some(newest) = documents.newest_age_s else {
+        return "none".to_owned();
+    };
+    let mut text = format!(
+        "{}, the newest {} ago, the same on {} of {alive} nodes",
+        documents.count,
+        span(newest),
+        documents.same_nodes
+    );
+    if documents.forks > 0 {
+        text += &format!(", {} forked", documents.forks);
+    }
+    if documents.not_in_force > 0 {
+        text += &format!(
+            ", {} NOT IN FORCE here (see `starling get`)",
+            documents.not_in_force
+        );
+    }
+    text
 }
 
 fn certificates(svids: &[view::Svid]) -> String {
@@ -160,6 +184,13 @@ mod tests {
                 suspect: 1,
                 dead: 0,
             },
+            documents: view::DocumentCount {
+                count: 4,
+                newest_age_s: Some(61),
+                forks: 1,
+                not_in_force: 2,
+                same_nodes: 2,
+            },
             services: vec![view::Declared {
                 service: "orders".into(),
                 protocol: "http".into(),
@@ -199,6 +230,7 @@ mod tests {
 n1 of example.org is serving, for 1h 1m (starling 0.1.0)
 mesh port 0.0.0.0:7400, reached at 10.0.0.1:7400, zone rack-1
 members: 3 alive, 1 suspect, 0 dead
+documents: 4, the newest 1m 1s ago, the same on 2 of 3 nodes, 1 forked, 2 NOT IN FORCE here (see `starling get`)
 configuration /etc/starling, read 12s ago
 
 The files were changed since, but are not in force:

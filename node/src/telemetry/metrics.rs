@@ -50,6 +50,8 @@ pub const SVID_EXPIRY: &str = "starling_svid_expiry_timestamp_seconds";
 pub const RELOADS: &str = "starling_config_reloads_total";
 /// When the configuration in force was read.
 pub const CONFIG_LOADED: &str = "starling_config_loaded_timestamp_seconds";
+/// Documents by what became of them on this node.
+pub const DOCUMENTS: &str = "starling_documents";
 /// Tasks that ended by panic.
 pub const TASK_PANICS: &str = "starling_task_panics_total";
 /// The version that runs.
@@ -172,6 +174,18 @@ pub fn config_loaded() {
     gauge!(CONFIG_LOADED).set(now.as_secs_f64());
 }
 
+/// What became of the documents held here.
+pub(crate) fn documents(count: &crate::documents::Count) {
+    for (state, count) in [
+        ("in_force", count.in_force),
+        ("not_in_force", count.not_in_force),
+        ("held_back", count.held),
+        ("lost", count.lost),
+    ] {
+        gauge!(DOCUMENTS, "state" => state).set(count as f64);
+    }
+}
+
 /// The task called `task` ended by panic.
 pub fn task_panicked(task: &'static str) {
     counter!(TASK_PANICS, "task" => task).increment(1);
@@ -265,6 +279,10 @@ fn describe_agent() {
         CONFIG_LOADED,
         Unit::Seconds,
         "When the configuration in force was read (Unix time)"
+    );
+    describe_gauge!(
+        DOCUMENTS,
+        "Documents by what became of their newest revision on this node; deleted ones are not counted"
     );
     describe_counter!(TASK_PANICS, "Tasks of the agent that ended by panic");
     describe_gauge!(BUILD_INFO, "1, with the version that runs as a label");

@@ -1,9 +1,12 @@
 use futures_util::future::BoxFuture;
+use starling_gossip::DocumentKey;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::*;
-use crate::admin::view::{Config, Explained, Gossip, Node, Route, Service, Status};
+use crate::admin::view::{
+    Config, Document, Explained, Gossip, History, Node, Receipt, Refused, Route, Service, Status,
+};
 
 /// An agent that is not ready yet.
 struct Young;
@@ -22,6 +25,7 @@ impl Source for Young {
             zone: "rack-1".into(),
             svids: Vec::new(),
             gossip: Gossip::default(),
+            documents: Default::default(),
             services: Vec::new(),
             upstreams: Vec::new(),
             plaintext: Vec::new(),
@@ -59,6 +63,29 @@ impl Source for Young {
 
     fn routes(&self) -> Vec<Route> {
         Vec::new()
+    }
+
+    fn documents(&self) -> Vec<Document> {
+        Vec::new()
+    }
+
+    fn document(&self, key: &DocumentKey) -> History {
+        History {
+            document: Document {
+                kind: key.kind.to_string(),
+                name: key.name.to_string(),
+                ..Document::default()
+            },
+            revisions: Vec::new(),
+        }
+    }
+
+    fn submit(&self, document: Bytes) -> BoxFuture<'_, Result<Receipt, Refused>> {
+        Box::pin(std::future::ready(Err(Refused {
+            status: 422,
+            error: format!("{} bytes are not a document", document.len()),
+            hint: None,
+        })))
     }
 
     fn ready(&self) -> Result<(), String> {
@@ -127,6 +154,9 @@ async fn monitoring_reads_three_pages_and_nothing_else() {
         ("GET /v1/nodes", 404),
         ("GET /", 404),
         ("GET /debug/pprof", 404),
+        ("GET /v1/documents", 404),
+        ("GET /v1/documents/policy/orders", 404),
+        ("POST /v1/documents", 405),
         ("POST /metrics", 405),
         ("DELETE /metrics", 405),
         ("OPTIONS /metrics", 405),
@@ -238,6 +268,27 @@ async fn the_socket_answers_commands() {
             .await
             .contains(" 405 ")
     );
+    let history = ask("GET /v1/documents/policy/orders HTTP/1.0\r\n\r\n").await;
+    assert!(history.contains("\"name\":\"orders\""), "{history}");
+    for path in [
+        "/v1/documents/policy",
+        "/v1/documents/a/b/c",
+        "/v1/documents/../x",
+    ] {
+        let answer = ask(&format!("GET {path} HTTP/1.0\r\n\r\n")).await;
+        assert!(answer.contains(" 404 "), "{answer}");
+    }
+    let post = |length: usize| {
+        let body = "x".repeat(length);
+        format!("POST /v1/documents HTTP/1.0\r\ncontent-length: {length}\r\n\r\n{body}")
+    };
+    let refused = ask(&post(7)).await;
+    assert!(
+        refused.contains(" 422 ") && refused.contains("7 bytes are not a document"),
+        "{refused}"
+    );
+    let too_long = ask(&post(81 * 1024)).await;
+    assert!(too_long.contains(" 413 "), "{too_long}");
 
     drain.cancel();
     task.await.unwrap();

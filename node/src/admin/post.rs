@@ -1,0 +1,57 @@
+//! What changes something: bodies are read within bounds before anything is done.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+use super::server::{Answer, json_with, only_reading};
+use super::view::{Refused, Source};
+
+/// Does what a `POST` to `path` asks for.
+pub(super) async fn post(path: &str, body: Incoming, source: &dyn Source) -> Answer {
+    match path {
+        "/v1/documents" => match read(body, DOCUMENT_BYTES_MAX).await {
+            Ok(document) => match source.submit(document).await {
+                Ok(receipt) => json_with(StatusCode::OK, &receipt),
+                Err(refused) => refuse(&refused),
+            },
+            Err(refused) => refuse(&refused),
+        },
+        _ => only_reading(),
+    }
+}
+
+async fn read(body: Incoming, bytes_max: usize) -> Result<Bytes, Refused> {
+    let refused = |status: StatusCode, error: String| Refused {
+        status: status.as_u16(),
+        error,
+        hint: None,
+    };
+    let body = timeout(BODY_WAIT, Limited::new(body, bytes_max).collect()).await;
+    match body {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) => Err(refused(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body cannot be read, or is longer than {bytes_max} bytes: {error}"),
+        )),
+        Err(_elapsed) => Err(refused(
+            StatusCode::REQUEST_TIMEOUT,
+            "the body did not come in time".to_owned(),
+        )),
+    }
+}
+
+fn refuse(refused: &Refused) -> Answer {
+    let status = StatusCode::from_u16(refused.status).unwrap_or(StatusCode::BAD_REQUEST);
+    json_with(status, refused)
+}
+
+/// A document of 64 KiB with its grant and signatures.
+const DOCUMENT_BYTES_MAX: usize = 80 * 1024;
+
+/// A local client sends at once.
+const BODY_WAIT: Duration = Duration::from_secs(10);

@@ -1,0 +1,176 @@
+//! What the agent tells of documents, and how it takes one.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use starling_gossip::documents::SubmitError;
+use starling_gossip::{DocumentKey, Liveness, Revision, State};
+
+use super::View;
+use crate::admin::view;
+use crate::documents::Standing;
+
+impl View {
+    pub(super) fn count_documents(&self) -> view::DocumentCount {
+        let documents = self.host.membership.documents();
+        let catalogue = self.host.membership.catalogue();
+        let live: Vec<_> = documents.live().collect();
+        let newest = documents
+            .entries
+            .values()
+            .map(|document| document.newest().issued);
+        let count = self.keeper.standings().count();
+        let digest = documents.digest();
+        let alive = catalogue
+            .members
+            .values()
+            .filter(|member| member.liveness == Liveness::Alive && member.state != State::Left);
+        let others = alive.filter(|member| member.name != catalogue.local);
+        view::DocumentCount {
+            count: live.len(),
+            newest_age_s: newest.max().map(age_s),
+            forks: live
+                .iter()
+                .filter(|(_, document)| document.rival().is_some())
+                .count(),
+            not_in_force: count.not_in_force + count.held + count.lost,
+            same_nodes: 1 + others.filter(|member| member.documents == digest).count(),
+        }
+    }
+
+    pub(super) fn list_documents(&self) -> Vec<view::Document> {
+        let standings = self.keeper.standings();
+        standings
+            .iter()
+            .map(|(key, standing)| self.document_view(key, standing))
+            .collect()
+    }
+
+    pub(super) fn history(&self, key: &DocumentKey) -> view::History {
+        let standings = self.keeper.standings();
+        let documents = self.host.membership.documents();
+        let held = documents.get(key);
+        let revisions = held.map_or(&[][..], |document| document.revisions());
+        let lost = |at: usize| at > 0 && revisions[at - 1].revision == revisions[at].revision;
+        let mut document = match standings.get(key) {
+            Some(standing) => self.document_view(key, standing),
+            None => view::Document {
+                kind: key.kind.to_string(),
+                name: key.name.to_string(),
+                ..view::Document::default()
+            },
+        };
+        // What gossip has is ahead of what is in force, for moments.
+        document.revision = documents.newest_revision(key);
+        view::History {
+            document,
+            revisions: revisions
+                .iter()
+                .enumerate()
+                .map(|(at, held)| revision(held, lost(at)))
+                .collect(),
+        }
+    }
+
+    /// What could not be put in force here is refused: its operator is there to hear why, which is better than all nodes
+    /// finding out.
+    pub(super) async fn take_document(
+        &self,
+        document: &[u8],
+    ) -> Result<view::Receipt, view::Refused> {
+        let membership = &self.host.membership;
+        let read = membership.check(document).map_err(refused)?;
+        if !read.deleted {
+            let checked = self.keeper.check(&read.key, &read.body);
+            checked.map_err(|error| view::Refused {
+                status: 422,
+                error: format!("this agent cannot put it in force: {error}"),
+                hint: Some("is this agent of another version than the command?".to_owned()),
+            })?;
+        }
+        let receipt = membership.submit(document).await.map_err(refused)?;
+        tracing::info!(
+            document = %receipt.key, revision = receipt.revision, operator = %read.operator, "document taken from its operator"
+        );
+        Ok(view::Receipt {
+            kind: receipt.key.kind.to_string(),
+            name: receipt.key.name.to_string(),
+            revision: receipt.revision,
+        })
+    }
+
+    fn document_view(&self, key: &DocumentKey, standing: &Standing) -> view::Document {
+        let documents = self.host.membership.documents();
+        let held = documents.get(key);
+        let newest = held.map(|document| document.newest());
+        let rival = held.and_then(|document| document.rival());
+        view::Document {
+            kind: key.kind.to_string(),
+            name: key.name.to_string(),
+            revision: documents.newest_revision(key),
+            operator: newest
+                .map(|newest| newest.operator.to_string())
+                .unwrap_or_default(),
+            age_s: newest
+                .map(|newest| age_s(newest.issued))
+                .unwrap_or_default(),
+            state: standing.word().to_owned(),
+            in_force: standing.in_force().map(|revision| revision.revision),
+            why: standing.why(),
+            fork: rival.map(|rival| rival.operator.to_string()),
+        }
+    }
+}
+
+fn revision(held: &Arc<Revision>, lost: bool) -> view::Revision {
+    view::Revision {
+        revision: held.revision,
+        operator: held.operator.to_string(),
+        public_key: crate::operator::key_hash(&held.public_key).to_string(),
+        age_s: age_s(held.issued),
+        deleted: held.deleted,
+        lost,
+        hash: held.hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+        body: held.body.to_string(),
+    }
+}
+
+fn refused(error: SubmitError) -> view::Refused {
+    let (status, hint) = match &error {
+        SubmitError::Stale { .. } => (
+            409,
+            Some("somebody changed it meanwhile; look at it again with `starling get`"),
+        ),
+        SubmitError::Keep(_) => (507, Some("is the disk full? nothing was changed")),
+        SubmitError::Refused(refusal) => (422, hint(*refusal)),
+        _ => (422, None),
+    };
+    view::Refused {
+        status,
+        error: format!("{:#}", anyhow::Error::from(error)),
+        hint: hint.map(ToOwned::to_owned),
+    }
+}
+
+fn hint(refusal: starling_gossip::metrics::Refusal) -> Option<&'static str> {
+    use starling_gossip::metrics::Refusal as R;
+    Some(match refusal {
+        R::Grant | R::OtherMesh => {
+            "use a key that `starling operator new` made with this mesh's root"
+        }
+        R::GrantDates | R::Kind => {
+            "`starling operator new` makes a key that may, where the root's key is"
+        }
+        R::Full => "delete what is not needed",
+        R::Future => "set the clocks of this host and of the operator's",
+        _ => return None,
+    })
+}
+
+/// Since a time in seconds since 1970; 0 if that is still to come.
+fn age_s(issued: u64) -> u64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    now.as_secs().saturating_sub(issued)
+}

@@ -1,0 +1,161 @@
+//! `starling get`: what operators said for the mesh, and what became of it here.
+
+use anyhow::Context;
+use clap::Args;
+use starling_gossip::{DocumentKey, DocumentKind};
+
+use super::ask::{Ask, span};
+use super::out;
+use super::table::Table;
+use crate::admin::view;
+use crate::documents::file;
+
+/// List the documents of the mesh, or print one
+#[derive(Debug, Args)]
+pub(super) struct Get {
+    /// All documents of a kind, or one document
+    #[arg(value_name = "KIND[/NAME]", value_parser = Which::parse)]
+    which: Option<Which>,
+    #[command(flatten)]
+    ask: Ask,
+}
+
+#[derive(Debug, Clone)]
+enum Which {
+    Kind(DocumentKind),
+    One(DocumentKey),
+}
+
+impl Which {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.contains('/') {
+            let key = text.parse().map_err(|error| format!("{error}"))?;
+            Ok(Self::One(key))
+        } else {
+            let kind = DocumentKind::parse(text).map_err(|error| error.to_string())?;
+            Ok(Self::Kind(kind))
+        }
+    }
+}
+
+impl Get {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        match self.which {
+            Some(Which::One(key)) => {
+                let path = format!("/v1/documents/{key}");
+                if self.ask.wants_json() {
+                    return self.ask.print::<view::History>(&path, |_| String::new());
+                }
+                let history = self.ask.get(&path)?;
+                out::say(&body(&key, &history)?)?;
+                Ok(())
+            }
+            which => {
+                let mut documents: Vec<view::Document> = self.ask.get("/v1/documents")?;
+                if let Some(Which::Kind(kind)) = which {
+                    documents.retain(|document| document.kind == kind.as_str());
+                }
+                if self.ask.wants_json() {
+                    out::say(&serde_json::to_string(&documents)?)?;
+                } else {
+                    out::say(&render(&documents))?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The newest text, as it can be edited and applied again.
+fn body(key: &DocumentKey, history: &view::History) -> anyhow::Result<String> {
+    let newest = history.revisions.iter().find(|held| !held.lost);
+    let newest = newest.with_context(|| match history.document.revision {
+        0 => format!("there is no document {key}"),
+        revision => format!("revision {revision} of {key} is lost here; ask another node"),
+    })?;
+    anyhow::ensure!(
+        !newest.deleted,
+        "{key} is deleted since revision {}; `starling history {key}` shows what was before",
+        newest.revision
+    );
+    if let Some(why) = &history.document.why {
+        out::complain(&format!("note: {} here: {why}", history.document.state));
+    }
+    Ok(file::to_text(key, &newest.body).trim_end().to_owned())
+}
+
+fn render(documents: &[view::Document]) -> String {
+    let mut table = Table::new(["DOCUMENT", "REVISION", "OPERATOR", "ISSUED", "STATE"]);
+    let mut notes = Vec::new();
+    for document in documents {
+        let name = format!("{}/{}", document.kind, document.name);
+        let state = match &document.fork {
+            None => document.state.clone(),
+            Some(_) => format!("{}, fork", document.state),
+        };
+        table.row([
+            name.clone(),
+            document.revision.to_string(),
+            document.operator.clone(),
+            format!("{} ago", span(document.age_s)),
+            state,
+        ]);
+        if let Some(why) = &document.why {
+            notes.push(format!("{name} is {}: {why}", document.state));
+        }
+        if let Some(other) = &document.fork {
+            notes.push(format!(
+                "{name} is a fork: {other} signed another revision {} at the same time; apply it again to settle it",
+                document.revision
+            ));
+        }
+    }
+    let table = table.render();
+    if notes.is_empty() {
+        table
+    } else {
+        format!("{table}\n\n{}", notes.join("\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_operator_sees() {
+        let good = view::Document {
+            kind: "policy".into(),
+            name: "orders".into(),
+            revision: 4,
+            operator: "alice".into(),
+            age_s: 3_700,
+            state: "in force".into(),
+            in_force: Some(4),
+            why: None,
+            fork: None,
+        };
+        let held = view::Document {
+            name: "web".into(),
+            state: "held back".into(),
+            why: Some(
+                "the agent crashed within a minute of taking it; revision 3 is in force".into(),
+            ),
+            ..good.clone()
+        };
+        let fork = view::Document {
+            name: "x".into(),
+            fork: Some("bob".into()),
+            ..good.clone()
+        };
+        let expected = "\
+DOCUMENT       REVISION  OPERATOR  ISSUED     STATE
+policy/orders  4         alice     1h 1m ago  in force
+policy/web     4         alice     1h 1m ago  held back
+policy/x       4         alice     1h 1m ago  in force, fork
+
+policy/web is held back: the agent crashed within a minute of taking it; revision 3 is in force
+policy/x is a fork: bob signed another revision 4 at the same time; apply it again to settle it";
+        assert_eq!(render(&[good, held, fork]), expected);
+    }
+}

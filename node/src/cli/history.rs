@@ -1,0 +1,118 @@
+//! `starling history`: what was said before.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use starling_gossip::DocumentKey;
+
+use super::ask::span;
+use super::table::Table;
+use super::{block_on, client, out, sign};
+use crate::admin::view;
+use crate::config::SOCKET;
+use crate::documents::file;
+
+/// List the revisions of a document that the mesh still holds, or print one
+#[derive(Debug, Args)]
+pub(super) struct History {
+    /// Which document
+    #[arg(value_name = "KIND/NAME", value_parser = str::parse::<DocumentKey>)]
+    document: DocumentKey,
+    /// Print the text of this revision
+    #[arg(long, value_name = "REVISION")]
+    show: Option<u64>,
+    /// Print the agent's JSON as it is
+    #[arg(long)]
+    json: bool,
+    /// Admin socket of the agent
+    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    socket: PathBuf,
+}
+
+impl History {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        if self.json {
+            let path = format!("/v1/documents/{}", self.document);
+            let json = block_on(client::ask(&self.socket, &path))??;
+            out::say(String::from_utf8_lossy(&json).trim_end())?;
+            return Ok(());
+        }
+        let history = sign::history(&self.socket, &self.document)?;
+        anyhow::ensure!(
+            history.document.revision > 0,
+            "there is no document {}",
+            self.document
+        );
+        let Some(number) = self.show else {
+            out::say(&render(&history))?;
+            return Ok(());
+        };
+        let mut held = history.revisions.iter();
+        let held = held.find(|held| held.revision == number && !held.lost);
+        let held = held.with_context(|| format!("revision {number} is not held"))?;
+        anyhow::ensure!(!held.deleted, "revision {number} deletes the document");
+        out::say(file::to_text(&self.document, &held.body).trim_end())?;
+        Ok(())
+    }
+}
+
+fn render(history: &view::History) -> String {
+    let mut table = Table::new(["REVISION", "OPERATOR", "ISSUED", "WHAT", "HASH"]);
+    for held in &history.revisions {
+        let what = match (held.lost, held.deleted) {
+            (true, _) => "lost a fork".to_owned(),
+            (false, true) => "deleted".to_owned(),
+            (false, false) => format!("{} lines", held.body.lines().count()),
+        };
+        let is_in_force = history.document.in_force == Some(held.revision) && !held.lost;
+        table.row([
+            held.revision.to_string(),
+            held.operator.clone(),
+            format!("{} ago", span(held.age_s)),
+            if is_in_force {
+                format!("{what}, in force")
+            } else {
+                what
+            },
+            held.hash.chars().take(12).collect(),
+        ]);
+    }
+    table.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_operator_sees() {
+        let held = |revision, lost, deleted| view::Revision {
+            revision,
+            operator: "alice".into(),
+            public_key: String::new(),
+            age_s: 61,
+            deleted,
+            lost,
+            hash: format!("{revision}123456789abcdef"),
+            body: "a\nb".into(),
+        };
+        let history = view::History {
+            document: view::Document {
+                in_force: Some(2),
+                ..view::Document::default()
+            },
+            revisions: vec![
+                held(3, false, true),
+                held(2, false, false),
+                held(2, true, false),
+            ],
+        };
+        let expected = "\
+REVISION  OPERATOR  ISSUED     WHAT               HASH
+3         alice     1m 1s ago  deleted            3123456789ab
+2         alice     1m 1s ago  2 lines, in force  2123456789ab
+2         alice     1m 1s ago  lost a fork        2123456789ab";
+        assert_eq!(render(&history), expected);
+    }
+}

@@ -1,0 +1,81 @@
+//! `starling operator`: who may sign documents.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use starling_gossip::{DocumentKind, OperatorName};
+
+use super::out;
+use crate::ca::RootKey;
+use crate::config::STATE;
+use crate::operator::key_hash;
+use crate::state::StateDir;
+
+/// Make operators: those who may sign documents for the mesh
+#[derive(Debug, Args)]
+pub(super) struct Operator {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    New(New),
+}
+
+/// Make an operator's key, and have the root vouch for it
+///
+/// Run it where the root's key is, which may be a host that is no part of the mesh. Nobody else learns the key.
+#[derive(Debug, Args)]
+struct New {
+    /// Name of the operator, which every node shows beside the documents
+    #[arg(long, value_name = "NAME", value_parser = OperatorName::parse)]
+    name: OperatorName,
+    /// Kinds of documents that the operator may sign, such as policy,revocation,route
+    #[arg(long, value_name = "KIND,…", value_delimiter = ',', required = true, value_parser = DocumentKind::parse)]
+    kinds: Vec<DocumentKind>,
+    /// How long the operator may sign; what was signed stays in force
+    #[arg(long, value_name = "TIME", default_value = "365d", value_parser = humantime::parse_duration)]
+    lifetime: Duration,
+    /// File to write, readable by you alone
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// State directory that holds ca/root.key and ca/root.pem
+    #[arg(long, value_name = "DIR", default_value = STATE)]
+    state: PathBuf,
+}
+
+impl Operator {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::New(new) => new.run(),
+        }
+    }
+}
+
+impl New {
+    fn run(self) -> anyhow::Result<()> {
+        let root = RootKey::load(&StateDir::open(&self.state)?)?;
+        let kinds: BTreeSet<_> = self.kinds.into_iter().collect();
+        let operator = crate::operator::Operator::make(|public_key| -> anyhow::Result<_> {
+            Ok(root.grant(self.name.clone(), public_key, kinds.clone(), self.lifetime)?)
+        })?;
+        operator.write(&self.out)?;
+        let kinds: Vec<_> = kinds.iter().map(DocumentKind::as_str).collect();
+        let file = self.out.display();
+        out::say(&format!(
+            "{} may sign documents of mesh {} for {}: {}.\n\
+             The key is in {file}; give it to nobody else. Its public half is {}.\n\
+             `starling apply -f FILE --key {file}` signs with it, or set {}={file}.",
+            self.name,
+            root.trust_domain(),
+            humantime::format_duration(self.lifetime),
+            kinds.join(", "),
+            key_hash(&operator.grant().public_key),
+            super::sign::KEY_VARIABLE,
+        ))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,249 @@
+//! What operators say for the whole mesh.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use harness::process::run;
+use harness::{Mesh, Need, Node, Scratch, http, need, program, turn, wait_until};
+use serde_json::Value;
+
+/// Three hosts; web on n1 calls orders on n3, whose own TOML allows nobody who exists.
+struct Shop {
+    mesh: Mesh,
+    orders: SocketAddr,
+    _nginx: harness::apps::Nginx,
+}
+
+impl Shop {
+    fn open() -> Self {
+        let mesh = Mesh::loopback(&[("n1", &["web"]), ("n2", &[]), ("n3", &["orders"])]);
+        let n3 = mesh.node("n3");
+        let nginx =
+            harness::apps::Nginx::start(n3.host(), &mesh.scratch().directory("nginx"), "n3");
+        n3.serve("orders", nginx.address(), "http", &["nobody"], "");
+        let orders = mesh.node("n1").call("orders", "web");
+        mesh.start();
+        mesh.wait_healthy("orders", &["n3"], crate::PATIENCE);
+        Self {
+            mesh,
+            orders,
+            _nginx: nginx,
+        }
+    }
+
+    fn node(&self, name: &str) -> &Node {
+        self.mesh.node(name)
+    }
+
+    fn status(&self) -> u16 {
+        http::get(self.orders, "/").map_or(0, |answer| answer.status)
+    }
+
+    #[track_caller]
+    fn wait_status(&self, status: u16) {
+        let what = format!("a call to get {status}");
+        wait_until(crate::PATIENCE, &what, || self.status() == status);
+    }
+
+    /// Waits until all running agents have this revision in this state.
+    #[track_caller]
+    fn wait_all(&self, revision: u64, state: &str) {
+        for node in self.mesh.nodes().iter().filter(|node| node.is_running()) {
+            let what = format!("{} to have revision {revision} {state}", node.name());
+            wait_until(crate::PATIENCE, &what, || {
+                node.document(KEY)
+                    .is_some_and(|(newest, found, _)| (newest, found.as_str()) == (revision, state))
+            });
+        }
+    }
+
+    fn file(&self, from: &str) -> String {
+        let text = format!(
+            "kind = \"policy\"\nname = \"orders\"\n\n[[grant]]\nservices = [\"orders\"]\nfrom = [\"{from}\"]\n"
+        );
+        let file = self.mesh.scratch().write(&format!("{from}.toml"), &text);
+        file.display().to_string()
+    }
+}
+
+fn error(output: &Output) -> String {
+    assert!(!output.status.success(), "it worked");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+const KEY: &str = "policy/orders";
+
+#[test]
+fn what_is_applied_on_one_node_is_in_force_on_all() {
+    need!(Need::Agent, Need::Program("nginx"));
+    let _turn = turn::shared();
+    let shop = Shop::open();
+    let (n1, n2, n3) = (shop.node("n1"), shop.node("n2"), shop.node("n3"));
+    let alice = shown(&shop.mesh.operator("alice", "policy"));
+    assert_eq!(shop.status(), 403);
+
+    // Shown, not done.
+    let web = shop.file("web");
+    let planned = n1.must(&["apply", "-f", &web, "--dry-run"]);
+    assert!(
+        planned.contains("policy/orders: new, revision 1")
+            && planned.contains("+ from = [\"web\"]"),
+        "{planned}"
+    );
+    let unasked = error(&n1.operate(&["apply", "-f", &web, "--key", &alice]));
+    assert!(unasked.contains("--yes"), "{unasked}");
+    let keyless = error(&n1.operate(&["apply", "-f", &web, "--yes"]));
+    assert!(keyless.contains("hint: `--key"), "{keyless}");
+
+    let done = n1.must(&["apply", "-f", &web, "--key", &alice, "--yes"]);
+    assert!(done.contains("policy/orders@1 is in force here"), "{done}");
+    shop.wait_all(1, "in force");
+    shop.wait_status(200);
+    let again = n2.must(&["apply", "-f", &web, "--key", &alice, "--yes"]);
+    assert!(again.contains("policy/orders is so already"), "{again}");
+
+    // Another one from another node; the way back from a third.
+    let batch = shop.file("batch");
+    let changed = n2.must(&["apply", "-f", &batch, "--key", &alice, "--yes"]);
+    assert!(changed.contains("- from = [\"web\"]"), "{changed}");
+    shop.wait_all(2, "in force");
+    shop.wait_status(403);
+    n3.must(&["rollback", KEY, "--key", &alice, "--yes"]);
+    shop.wait_all(3, "in force");
+    shop.wait_status(200);
+    let history = n1.must(&["history", KEY]);
+    assert_eq!(history.lines().count(), 4, "{history}");
+    assert!(history.contains("in force"), "{history}");
+    let printed = n1.must(&["get", KEY]);
+    let edited = shop.mesh.scratch().write("edited.toml", &printed);
+    let same = n1.must(&["apply", "-f", &shown(&edited), "--key", &alice, "--yes"]);
+    assert!(same.contains("is so already"), "{same}");
+    wait_until(crate::PATIENCE, "n2 to see that all hold the same", || {
+        let status = n2.show("status", &[]);
+        status.is_some_and(|status| status.contains("the same on 3 of 3 nodes"))
+    });
+
+    n1.must(&["delete", KEY, "--key", &alice, "--yes"]);
+    shop.wait_all(4, "deleted");
+    shop.wait_status(403);
+    let gone = error(&n2.operate(&["get", KEY]));
+    assert!(gone.contains("deleted since revision 4"), "{gone}");
+    n2.must(&["rollback", KEY, "--to", "3", "--key", &alice, "--yes"]);
+    shop.wait_status(200);
+    assert!(
+        n3.metrics()
+            .sum("starling_documents", &[("state", "in_force")])
+            == 1.0
+    );
+}
+
+#[test]
+fn what_an_operator_may_not_say_is_refused() {
+    need!(Need::Agent, Need::Program("nginx"));
+    let _turn = turn::shared();
+    let shop = Shop::open();
+    let n1 = shop.node("n1");
+    let web = shop.file("web");
+
+    // Of another mesh with the same name.
+    let other = Scratch::new();
+    let state = shown(&other.path().join("state"));
+    let eve = shown(&other.path().join("eve.operator"));
+    let mut init = Command::new(program::agent());
+    init.args(["init", "--trust-domain", harness::mesh::TRUST_DOMAIN])
+        .args(["--node", "x", "--state", &state]);
+    run(init);
+    let mut new = Command::new(program::agent());
+    new.args(["operator", "new", "--name", "eve", "--kinds", "policy"])
+        .args(["--out", &eve, "--state", &state]);
+    run(new);
+    let foreign = error(&n1.operate(&["apply", "-f", &web, "--key", &eve, "--yes"]));
+    assert!(
+        foreign.contains("no root of this mesh made its operator") && foreign.contains("hint:"),
+        "{foreign}"
+    );
+    assert!(
+        n1.metrics()
+            .sum("starling_gossip_refused_total", &[("reason", "grant")])
+            >= 1.0
+    );
+
+    let carol = shown(&shop.mesh.operator("carol", "route"));
+    let wrong_kind = error(&n1.operate(&["apply", "-f", &web, "--key", &carol, "--yes"]));
+    assert!(
+        wrong_kind.contains("carol may not sign documents of kind policy, only route"),
+        "{wrong_kind}"
+    );
+    let alice = shown(&shop.mesh.operator("alice", "policy"));
+    let bad = shop.mesh.scratch().write(
+        "bad.toml",
+        "kind = \"policy\"\nname = \"orders\"\n[[grant]]\nservces = [\"orders\"]\n",
+    );
+    let bad = error(&n1.operate(&["apply", "-f", &shown(&bad), "--key", &alice, "--yes"]));
+    assert!(bad.contains("bad.toml:4: unknown key `servces`"), "{bad}");
+    assert_eq!(n1.document(KEY), None);
+    assert_eq!(shop.status(), 403);
+}
+
+#[test]
+fn documents_survive_restarts_crashes_and_spoilt_files() {
+    need!(Need::Agent, Need::Program("nginx"));
+    let _turn = turn::shared();
+    let shop = Shop::open();
+    let (n1, n3) = (shop.node("n1"), shop.node("n3"));
+    let alice = shown(&shop.mesh.operator("alice", "policy"));
+    let (web, batch) = (shop.file("web"), shop.file("batch"));
+    n1.must(&["apply", "-f", &web, "--key", &alice, "--yes"]);
+    shop.wait_all(1, "in force");
+    // In order: it is in force again before anything is served.
+    n3.stop();
+    n3.start();
+    n3.wait_ready();
+    assert_eq!(n3.document(KEY), Some((1, "in force".into(), Some(1))));
+    shop.wait_status(200);
+
+    // It crashes young with the second; the first counts as proven once it passed. That takes a minute, so it is told so.
+    n3.stop();
+    let trial = n3.state().join("documents/trial");
+    let history: Value =
+        serde_json::from_str(&n1.must(&["history", KEY, "--json"])).expect("it is JSON");
+    let hash = history["revisions"][0]["hash"].as_str().expect("a hash");
+    fs::write(&trial, format!("passed {hash}\n")).expect("it can be written");
+    n3.start();
+    n3.wait_ready();
+    n1.must(&["apply", "-f", &batch, "--key", &alice, "--yes"]);
+    shop.wait_all(2, "in force");
+    n3.kill();
+    n3.start();
+    n3.wait_ready();
+    assert_eq!(n3.document(KEY), Some((2, "held back".into(), Some(1))));
+    shop.wait_status(200);
+    let told = n3.must(&["get"]);
+    assert!(told.contains("the agent crashed within a minute"), "{told}");
+    let status = n3.show("status", &[]).expect("it answers");
+    assert!(status.contains("1 NOT IN FORCE"), "{status}");
+    n1.must(&["rollback", KEY, "--key", &alice, "--yes"]);
+    n1.must(&["apply", "-f", &batch, "--key", &alice, "--yes"]);
+    shop.wait_all(4, "in force");
+    shop.wait_status(403);
+
+    // A spoilt file is put aside, and peers give back what was in it.
+    n3.stop();
+    let file = n3.state().join("documents/policy@orders");
+    let mut bytes = fs::read(&file).expect("it is kept");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, bytes).expect("it can be written");
+    n3.start();
+    n3.wait_ready();
+    shop.wait_all(4, "in force");
+    shop.wait_status(403);
+    assert!(file.with_file_name("policy@orders.broken").exists());
+    assert!(n3.log().contains("document lost here"), "{}", n3.log());
+}
