@@ -6,6 +6,7 @@
 mod announce;
 pub(crate) mod explain;
 mod follow;
+mod issuing;
 mod listeners;
 mod source;
 
@@ -181,6 +182,7 @@ impl Agent {
             announcer.clone(),
             checks.watch(),
         ));
+        let issuing = issuing::Issuing::new(host.clone(), announcer.clone(), state.clone());
         let follower = follow::Follower {
             host: host.clone(),
             announcer: announcer.clone(),
@@ -193,6 +195,7 @@ impl Agent {
             checks,
         };
         background.spawn(follower.run());
+        background.spawn(issuing.run());
         background.spawn(watchdog(notifier.clone()));
         facts.is_ready.store(true, Ordering::Relaxed);
         metrics::config_loaded();

@@ -4,11 +4,12 @@
 //! each service. What is issued is checked by the same code that peers will check it with before it is handed out.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
 use starling_gossip::{NodeName, ServiceName};
-use starling_transport::{Leaf, SpiffeId, Svid, TrustBundle, TrustDomain};
+use starling_transport::{Refusal, SpiffeId, Svid, TrustBundle, TrustDomain};
 
 use crate::state::{NODE_CHAIN, NODE_KEY, StateDir, TRUST, service_files};
 
@@ -83,21 +84,31 @@ impl Authority {
         Self::load(state)
     }
 
+    /// Whether the root key is here; for asking before anything is written.
+    pub fn check_root_key(state: &StateDir) -> Result<(), CaError> {
+        if state.exists(ROOT_KEY) {
+            return Ok(());
+        }
+        Err(CaError::NoRootKey {
+            path: state.path().join(ROOT_KEY),
+        })
+    }
+
     /// Makes an intermediate for the issuer that `node` is to be, with the root key in `state`, and writes it to `out`
     /// beside what it is checked against. An intermediate that is there is replaced.
     pub fn add_issuer(state: &StateDir, out: &StateDir, node: &NodeName) -> Result<Self, CaError> {
-        if !state.exists(ROOT_KEY) {
-            return Err(CaError::NoRootKey {
-                path: state.path().join(ROOT_KEY),
-            });
-        }
+        Self::check_root_key(state)?;
         let root_pem = text(state, ROOT_CERT, state.read(ROOT_CERT)?)?;
         let root_key = KeyPair::from_pem(&text(state, ROOT_KEY, state.read_secret(ROOT_KEY)?)?)?;
         let (trust_domain, _) =
             template::read(&root_pem).ok_or_else(|| CaError::NotAnIntermediate {
                 path: state.path().join(ROOT_CERT),
             })?;
-        let trust_pem = state.read(TRUST)?;
+        // Where the root is kept there may be nothing else.
+        let trust_pem = match state.exists(TRUST) {
+            true => state.read(TRUST)?,
+            false => root_pem.clone().into_bytes(),
+        };
         let key = new_key()?;
         let pem = template::intermediate(&trust_domain, node, SystemTime::now())?
             .signed_by(&key, &Issuer::from_ca_cert_pem(&root_pem, root_key)?)?
@@ -163,7 +174,7 @@ impl Authority {
     /// Makes a key and an SVID for `id`. It ends with the intermediate at the latest.
     pub fn issue(&self, id: &SpiffeId, lifetime: Duration) -> Result<Issued, CaError> {
         let asking = Asking::new(id)?;
-        let chain_pem = self.sign(id, &asking.request, lifetime)?;
+        let chain_pem = self.sign(id, &asking.request, lifetime)? + &self.intermediate_pem;
         let svid = Svid::from_pem(chain_pem.as_bytes(), asking.key_pem.as_bytes());
         let svid = svid.map_err(CaError::Unusable)?;
         Ok(Issued {
@@ -173,7 +184,7 @@ impl Authority {
         })
     }
 
-    /// Signs a request for a certificate of `id`; returns the chain, leaf first. What peers would refuse is not handed out.
+    /// Signs a request for a certificate of `id`; returns the leaf. What peers would refuse is not handed out.
     pub fn sign(
         &self,
         id: &SpiffeId,
@@ -189,12 +200,22 @@ impl Authority {
         self.trust
             .verify_der(&chain, now)
             .map_err(CaError::Refused)?;
-        Ok(leaf.pem() + &self.intermediate_pem)
+        Ok(leaf.pem())
+    }
+
+    /// The certificate that belongs behind each leaf.
+    pub fn intermediate_pem(&self) -> &str {
+        &self.intermediate_pem
     }
 
     /// The root that this issuer's certificates lead to, in DER: what a token pins.
-    pub fn root_of(&self, node: &Svid) -> Option<Vec<u8>> {
-        self.trust.root_of(&node.chain(), SystemTime::now())
+    pub fn root(&self, node: &NodeName) -> Result<Vec<u8>, CaError> {
+        let id = SpiffeId::node(&self.trust_domain, node.as_str()).map_err(CaError::Name)?;
+        let probe = self.issue(&id, LIFETIME)?;
+        let probe = Svid::from_pem(probe.chain_pem.as_bytes(), probe.key_pem.as_bytes());
+        let chain = probe.map_err(CaError::Unusable)?.chain();
+        let root = self.trust.root_of(&chain, SystemTime::now());
+        root.ok_or(CaError::Refused(Refusal::UnknownIssuer))
     }
 
     /// When the intermediate ends.
@@ -214,12 +235,14 @@ impl Authority {
         let node = SpiffeId::node(&self.trust_domain, node.as_str()).map_err(CaError::Name)?;
         check_same_node(out, &node)?;
         out.write(TRUST, self.trust_pem.as_bytes())?;
-        write_svid(out, NODE_CHAIN, NODE_KEY, &self.issue(&node, lifetime)?)?;
+        let issued = self.issue(&node, lifetime)?;
+        out.write_svid(NODE_CHAIN, NODE_KEY, &issued.chain_pem, &issued.key_pem)?;
         for service in services {
             let id =
                 SpiffeId::service(&self.trust_domain, service.as_str()).map_err(CaError::Name)?;
             let (chain, key) = service_files(service.as_str());
-            write_svid(out, &chain, &key, &self.issue(&id, lifetime)?)?;
+            let issued = self.issue(&id, lifetime)?;
+            out.write_svid(&chain, &key, &issued.chain_pem, &issued.key_pem)?;
         }
         Ok(())
     }
@@ -243,26 +266,10 @@ impl fmt::Debug for Issued {
 
 /// Whether certificates may live this long; for asking before anything is written.
 pub fn check_lifetime(lifetime: Duration) -> Result<(), CaError> {
-    if (LIFETIME_MIN..=LIFETIME_MAX).contains(&lifetime) {
+    if LIFETIMES.contains(&lifetime) {
         return Ok(());
     }
     Err(CaError::Lifetime { lifetime })
-}
-
-/// The key first: between the two writes a reader meets a pair that does not fit, keeps what it has, and sees the
-/// fingerprint change once more when the chain arrives.
-fn write_svid(out: &StateDir, chain: &str, key: &str, issued: &Issued) -> Result<(), CaError> {
-    out.write(key, issued.key_pem.as_bytes())?;
-    out.write(chain, issued.chain_pem.as_bytes())?;
-    Ok(())
-}
-
-/// How long a certificate was made to live.
-pub fn lifetime(leaf: &Leaf) -> Duration {
-    let whole = leaf.not_after.duration_since(leaf.not_before);
-    whole
-        .unwrap_or_default()
-        .saturating_sub(template::BACKDATED)
 }
 
 /// A bundle for one host written over another's would make two hosts one node.
@@ -300,10 +307,9 @@ pub const INTERMEDIATE_KEY: &str = "ca/intermediate.key";
 
 /// Lifetime of a leaf unless asked for another.
 pub const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
-/// Below this a leaf ends before it is of use.
-const LIFETIME_MIN: Duration = Duration::from_secs(1);
-/// As long as an intermediate; longer would be cut anyway.
-const LIFETIME_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// From what is of use at all to what an intermediate lives; longer would be cut anyway.
+pub const LIFETIMES: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(365 * 24 * 60 * 60);
 
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 use crate::ca::CaError;
 use crate::config::Problems;
+use crate::enrol::JoinFailed;
 use crate::operator::OperatorError;
 use crate::state::StateError;
 
@@ -24,6 +25,8 @@ mod explain;
 mod get;
 mod history;
 mod init;
+mod invite;
+mod join;
 mod judge;
 mod nodes;
 mod operator;
@@ -32,6 +35,7 @@ mod rollback;
 mod routes;
 mod services;
 mod sign;
+mod starter;
 mod status;
 mod table;
 mod validate;
@@ -53,6 +57,8 @@ struct Cli {
 enum Command {
     Demo(demo::Demo),
     Init(init::Init),
+    Invite(invite::Invite),
+    Join(join::Join),
     Ca(ca::Ca),
     Agent(agent::Agent),
     Validate(validate::Validate),
@@ -100,6 +106,8 @@ impl Command {
         match self {
             Self::Demo(command) => command.run(),
             Self::Init(command) => command.run(),
+            Self::Invite(command) => command.run(),
+            Self::Join(command) => command.run(),
             Self::Ca(command) => command.run(),
             Self::Agent(command) => command.run(),
             Self::Validate(command) => command.run(),
@@ -148,6 +156,9 @@ fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     }
     if let Some(error) = error.downcast_ref::<sign::NotAllowed>() {
         return Some(error.hint());
+    }
+    if let Some(error) = error.downcast_ref::<JoinFailed>() {
+        return error.hint();
     }
     error
         .downcast_ref::<client::ClientError>()

@@ -12,6 +12,7 @@ use std::sync::Arc;
 mod admin;
 mod calls;
 mod check;
+mod issuer;
 mod keys;
 mod limits;
 mod load;
@@ -31,6 +32,7 @@ pub use calls::{
     Key, Outlier, Rate, Retry, ServiceLimits, Timeouts, Zone,
 };
 pub(crate) use check::is_host_port;
+pub use issuer::Issuer;
 pub use limits::Limits;
 pub use policy::Mode;
 pub use problems::{Problem, Problems, Warning};
@@ -58,6 +60,7 @@ pub struct Config {
     pub mode: Option<policy::Set>,
     /// Names for several services. Reloadable.
     pub groups: policy::Groups,
+    pub issuer: Issuer,
     /// Services that run on this host. Names are unique. Reloadable.
     pub services: Vec<Service>,
     /// Services that apps of this host call. Listen addresses are unique. Reloadable.
@@ -80,6 +83,7 @@ impl Default for Config {
             limits: Limits::default(),
             mode: None,
             groups: policy::Groups::new(),
+            issuer: Issuer::default(),
             services: Vec::new(),
             upstreams: Vec::new(),
             routes: Vec::new(),

@@ -21,12 +21,18 @@ use tokio::sync::Semaphore;
 use crate::agent::explain;
 use crate::body::{Body, BoxError, full};
 use crate::host::Host;
+use crate::issuer;
 
 pub use client::{Client, ControlError};
 
 /// What the agents of this mesh may ask each other. Each part of the agent adds a line.
 pub fn handlers() -> Vec<Handler> {
-    explain::handlers().into()
+    let own = [
+        Handler::new("/v1/renew", Who::Anyone, issuer::renew),
+        Handler::new("/v1/redeem", Who::Node, issuer::redeem),
+        Handler::new("/v1/spent", Who::Node, issuer::spent),
+    ];
+    own.into_iter().chain(explain::handlers()).collect()
 }
 
 /// What other agents may ask of this one, and how much of it at a time.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use starling_gossip::{Catalogue, Membership, NodeName, ServiceName};
 use starling_transport::{Identities, Pool, SpiffeId, TrustDomain};
 use tokio::sync::Semaphore;
@@ -14,6 +14,7 @@ use crate::apps::Apps;
 use crate::balance::Balancer;
 use crate::config::{Config, Protocol};
 use crate::control::{self, Control};
+use crate::issuer::Role;
 use crate::memory::Peak;
 use crate::plaintext::Plaintext;
 use crate::policy::Policy;
@@ -44,6 +45,8 @@ pub struct Host {
     pub pool: Pool,
     /// What other agents may ask of this one.
     pub control: Control,
+    /// Set while this node is an issuer.
+    pub issuer: ArcSwapOption<Role>,
     /// Connections to local apps.
     pub apps: Apps,
     /// Requests that may wait for an instance.
@@ -117,6 +120,7 @@ impl Host {
             control: parts.control,
             routes: ArcSwap::from_pointee(Table::default().with_local(&parts.config.routes)),
             mirrors: Arc::new(Semaphore::new(MIRRORS_MAX)),
+            issuer: ArcSwapOption::empty(),
             config: ArcSwap::from_pointee(parts.config),
             drain: CancellationToken::new(),
             stop: CancellationToken::new(),

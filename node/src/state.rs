@@ -155,6 +155,14 @@ impl StateDir {
         }
     }
 
+    /// Gives a file the place of another, at once and for good.
+    fn rename(&self, from: &str, to: &str) -> Result<(), StateError> {
+        let (from, to) = (self.path.join(from), self.path.join(to));
+        let parent = to.parent().unwrap_or(&self.path);
+        let renamed = fs::rename(&from, &to).and_then(|()| File::open(parent)?.sync_all());
+        renamed.map_err(|source| StateError::io("write", &to, source))
+    }
+
     /// Makes a directory in here, closed to others, unless it is there.
     pub fn make_directory(&self, name: &str) -> Result<(), StateError> {
         let path = self.path.join(name);

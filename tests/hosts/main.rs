@@ -2,6 +2,7 @@
 
 mod churn;
 mod discovery;
+mod enrolment;
 mod partition;
 mod quickstart;
 mod secrecy;

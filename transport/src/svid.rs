@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ring::digest::{SHA256, digest};
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::ring::default_provider;
@@ -210,6 +211,12 @@ impl TrustBundle {
     /// Its certificates, in their order.
     pub(crate) fn roots(&self) -> &[CertificateDer<'static>] {
         &self.certs
+    }
+
+    /// Whether a root with this SHA-256 of its DER is among them.
+    pub fn has_root(&self, sha256: &[u8; 32]) -> bool {
+        let mut certs = self.certs.iter();
+        certs.any(|cert| digest(&SHA256, cert).as_ref() == sha256)
     }
 
     /// The root that a chain (leaf first) leads to, in DER: what a token pins.

@@ -19,6 +19,7 @@ pub(super) struct Announcer {
     advertise: SocketAddr,
     health: Mutex<BTreeMap<ServiceName, bool>>,
     is_draining: AtomicBool,
+    is_issuer: AtomicBool,
 }
 
 impl Announcer {
@@ -28,6 +29,7 @@ impl Announcer {
             advertise,
             health: Mutex::default(),
             is_draining: AtomicBool::new(false),
+            is_issuer: AtomicBool::new(false),
         })
     }
 
@@ -58,7 +60,11 @@ impl Announcer {
             } else {
                 State::Serving
             },
-            caps: Caps::default(),
+            caps: if self.is_issuer.load(Ordering::Relaxed) {
+                Caps::ISSUER
+            } else {
+                Caps::default()
+            },
             services: config
                 .services
                 .iter()
@@ -71,6 +77,11 @@ impl Announcer {
     /// From now on every announcement says that this node takes no new calls.
     pub(super) fn drain(&self) {
         self.is_draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether every announcement from now on says that this node renews certificates.
+    pub(super) fn set_issuer(&self, is_issuer: bool) {
+        self.is_issuer.store(is_issuer, Ordering::Relaxed);
     }
 
     /// Takes in what the health checks found. Returns whether that is news.

@@ -1,7 +1,7 @@
 //! `starling ca`: certificates for other hosts, made on an issuer.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 use starling_gossip::{NodeName, ServiceName};
@@ -21,6 +21,7 @@ pub(super) struct Ca {
 #[derive(Debug, Subcommand)]
 enum Command {
     Issue(Issue),
+    AddIssuer(AddIssuer),
 }
 
 /// Make or renew the state directory of a host
@@ -50,6 +51,7 @@ impl Ca {
     pub(super) fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Issue(issue) => issue.run(),
+            Command::AddIssuer(add) => add.run(),
         }
     }
 }
@@ -76,6 +78,47 @@ impl Issue {
         out::say(&format!(
             "Copy it to that host as its state directory: `rsync -a {dir}/ HOST:{STATE}/`."
         ))?;
+        Ok(())
+    }
+}
+
+/// Make a host an issuer, or renew its intermediate certificate; run it where the root key is
+///
+/// Copy what it writes into the state directory of that host. Its agent takes it up without a restart.
+#[derive(Debug, Args)]
+struct AddIssuer {
+    /// Name of the host in the mesh
+    #[arg(long, value_name = "NAME", value_parser = NodeName::parse)]
+    node: NodeName,
+    /// Directory to write
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// State directory with the root key in it
+    #[arg(long, value_name = "DIR", default_value = STATE)]
+    state: PathBuf,
+}
+
+impl AddIssuer {
+    fn run(self) -> anyhow::Result<()> {
+        let root = StateDir::open(&self.state)?;
+        Authority::check_root_key(&root)?;
+        let bundle = StateDir::create(&self.out)?;
+        let authority = Authority::add_issuer(&root, &bundle, &self.node)?;
+        let dir = bundle.path().display();
+        let left = authority
+            .not_after()
+            .duration_since(SystemTime::now())
+            .unwrap_or_default();
+        out::say(&format!(
+            "{dir} makes node {} an issuer for {} days.",
+            self.node,
+            left.as_secs() / 86_400
+        ))?;
+        if bundle != root {
+            out::say(&format!(
+                "Copy it into the state directory of that host: `rsync -rp {dir}/ root@HOST:{STATE}/`, and remove {dir}."
+            ))?;
+        }
         Ok(())
     }
 }

@@ -8,9 +8,9 @@ use clap::Args;
 use starling_gossip::{NodeName, ServiceName};
 use starling_transport::TrustDomain;
 
+use super::starter::{self, Starter};
 use super::{ca, out};
 use crate::ca::Authority;
-use crate::config::STATE;
 use crate::state::StateDir;
 
 /// Start a mesh: make its CA, and the identities of this first host
@@ -25,19 +25,23 @@ pub(super) struct Init {
     /// A service that runs or calls here; may be repeated
     #[arg(long = "service", value_name = "NAME", value_parser = ServiceName::parse)]
     services: Vec<ServiceName>,
-    /// Where to keep keys and certificates
-    #[arg(long, value_name = "DIR", default_value = STATE)]
-    state: PathBuf,
+    /// Where to keep keys and certificates [default: /var/lib/starling]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
     /// How long certificates of nodes and services live
     #[arg(long, value_name = "TIME", default_value = ca::LIFETIME, value_parser = humantime::parse_duration)]
     lifetime: Duration,
+    #[command(flatten)]
+    starter: Starter,
 }
 
 impl Init {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let node = self.node.map_or_else(node_from_host_name, Ok)?;
         crate::ca::check_lifetime(self.lifetime)?;
-        let state = StateDir::create(&self.state)?;
+        self.starter
+            .prepare(self.state.as_deref(), &self.services)?;
+        let state = StateDir::create(&starter::state(self.state.as_deref()))?;
         let authority = Authority::init(&state, &self.trust_domain, &node)?;
         authority.write_bundle(&state, &node, &self.services, self.lifetime)?;
         let dir = state.path().display();
@@ -54,8 +58,15 @@ impl Init {
             "The root key {dir}/ca/root.key is not needed here any more: move it to a safe place offline."
         ))?;
         out::say(
-            "For another host: `starling ca issue --node NAME --service NAME --out DIR`, and copy DIR there.",
+            "For another host: `starling invite --node NAME --service NAME`, and there `starling join`.",
         )?;
+        self.starter.write(&starter::Facts {
+            command: "init",
+            state: self.state.as_deref(),
+            seeds: &[],
+            lifetime: Some(self.lifetime),
+            services: &self.services,
+        })?;
         Ok(())
     }
 }

@@ -69,7 +69,9 @@ const FILE: Section = Section {
     name: "",
     title: "the top of the file",
     keys: keys_of::<raw::File>,
-    tables: &[&ADMIN, &LOG, &LIMITS, &POLICY, &SERVICE, &UPSTREAM, &ROUTE],
+    tables: &[
+        &ADMIN, &LOG, &LIMITS, &ISSUER, &POLICY, &SERVICE, &UPSTREAM, &ROUTE,
+    ],
 };
 const ADMIN: Section = Section {
     name: "admin",
@@ -87,6 +89,12 @@ const LIMITS: Section = Section {
     name: "limits",
     title: "[limits]",
     keys: keys_of::<raw::Limits>,
+    tables: &[],
+};
+const ISSUER: Section = Section {
+    name: "issuer",
+    title: "[issuer]",
+    keys: keys_of::<raw::Issuer>,
     tables: &[],
 };
 const SERVICE: Section = Section {
@@ -282,11 +290,12 @@ const RULE_PARTS: [&Section; 10] = [
         tables: &[],
     },
 ];
-const SECTIONS: [&Section; 21] = [
+const SECTIONS: [&Section; 22] = [
     &FILE,
     &ADMIN,
     &LOG,
     &LIMITS,
+    &ISSUER,
     &SERVICE,
     &UPSTREAM,
     &HEALTH,

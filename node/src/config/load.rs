@@ -12,7 +12,7 @@ use toml::de::DeTable;
 use super::check::{Checker, is_host_port};
 use super::keys::{self, shown};
 use super::problems::{Problem, Problems};
-use super::{Admin, Config, Limits, Log, Service, Upstream, policy, raw, whole};
+use super::{Admin, Config, Issuer, Limits, Log, Service, Upstream, policy, raw, whole};
 use crate::route::Route;
 use crate::state::Fingerprint;
 
@@ -130,6 +130,9 @@ impl Config {
         if let Some(groups) = &raw.groups {
             self.groups
                 .append(&mut policy::check_groups(groups, checker));
+        }
+        if let Some(issuer) = &raw.issuer {
+            self.issuer = Issuer::check(issuer, checker);
         }
         let services = raw
             .service

@@ -28,6 +28,7 @@ pub(super) struct File {
     pub(super) limits: Option<Limits>,
     pub(super) policy: Option<policy::Policy>,
     pub(super) groups: Option<policy::Groups>,
+    pub(super) issuer: Option<Issuer>,
     pub(super) service: Option<Vec<Spanned<Service>>>,
     pub(super) upstream: Option<Vec<Spanned<Upstream>>>,
     pub(super) route: Option<Vec<Spanned<route::Route>>>,
@@ -58,6 +59,13 @@ pub(super) struct Limits {
     pub(super) wait: Time,
     pub(super) connect: Time,
     pub(super) drain: Time,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Issuer {
+    pub(super) listen: Text,
+    pub(super) lifetime: Time,
 }
 
 #[derive(Debug, Deserialize)]

@@ -97,6 +97,9 @@ idle = "1h"
 wait = "0s"
 connect = "500ms"
 drain = "1m 30s"
+[issuer]
+listen = "10.0.0.1:7002"
+lifetime = "12h"
 [[service]]
 name = "orders"
 address = "10.0.0.1"
@@ -140,6 +143,8 @@ fn every_key_arrives() {
         (config.zone.as_str(), config.state.to_str()),
         ("rack-1", Some("/srv/starling"))
     );
+    assert_eq!(config.join_listen(), "10.0.0.1:7002".parse().unwrap());
+    assert_eq!(config.issuer.lifetime, Duration::from_secs(12 * 3600));
     assert_eq!(
         config.admin,
         Admin {
@@ -200,7 +205,7 @@ fn every_key_arrives() {
         ),
         (5, 2, 1, 3)
     );
-    assert_eq!(orders.declared.to_string(), "starling.toml:26");
+    assert_eq!(orders.declared.to_string(), "starling.toml:29");
     let [grant] = &orders.grants[..] else {
         panic!("one grant")
     };
@@ -208,7 +213,7 @@ fn every_key_arrives() {
         (grant.methods.len(), grant.paths[1].to_string()),
         (2, "/orders/{id}/items".to_owned())
     );
-    assert_eq!(grant.declared.to_string(), "starling.toml:38");
+    assert_eq!(grant.declared.to_string(), "starling.toml:41");
     assert_eq!(orders.denies[0].from[0].who.to_string(), "guest");
     assert_eq!(orders.plaintext, Some("192.0.2.1:8080".parse().unwrap()));
     let mode = |set: &Option<policy::Set>| set.as_ref().map(|set| set.mode);
@@ -305,7 +310,7 @@ fn keys() {
     check(
         "\"a\\nerror: b\\u001b[0m\" = 1",
         "1: unknown key `a\\nerror: b\\u{1b}[0m`",
-        "known here: `listen`, `advertise`, `seeds`, `zone`, `state`, `admin`, `log`, `limits`, `policy`, `groups`, `service`, `upstream`, `route`",
+        "known here: `listen`, `advertise`, `seeds`, `zone`, `state`, `admin`, `log`, `limits`, `policy`, `groups`, `issuer`, `service`, `upstream`, `route`",
     );
 }
 

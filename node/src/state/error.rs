@@ -47,8 +47,8 @@ impl StateError {
     /// What puts it right.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Missing { .. } => "`starling init --trust-domain example.org` makes a first host's state directory, \
-                 `starling ca issue` on that host makes those of others"
+            Self::Missing { .. } => "`starling init --trust-domain example.org` begins a mesh with this host, \
+                 `starling join TOKEN` makes it one more of a mesh"
                 .to_owned(),
             Self::Symlink { path } => format!("put the file or directory itself at {}", path.display()),
             Self::ForeignOwner { path, owner, us } => {
@@ -57,7 +57,7 @@ impl StateError {
             Self::TooOpen { path, .. } => format!("`chmod -R go= {}`", path.display()),
             Self::ResetKey { path } => format!("remove it; the agent makes a new {}", path.display()),
             Self::Identity { .. } | Self::Misplaced { .. } => {
-                "run `starling ca issue` for this node again; it replaces certificates and keys together".to_owned()
+                "let this host join again: `starling invite` for this node on an issuer, `starling join TOKEN` here".to_owned()
             }
             Self::NotVouched { trust, .. } => format!(
                 "if {} is as the issuer has it, run `starling ca issue` for this node again; else copy it from there",

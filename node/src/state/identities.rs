@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use starling_gossip::ServiceName;
-use starling_transport::{IdentityKind, IdentitySet, Refusal, SpiffeId, Svid, TrustBundle};
+use starling_transport::{IdentityKind, IdentitySet, Leaf, Refusal, SpiffeId, Svid, TrustBundle};
 
 use super::{NODE_CHAIN, NODE_KEY, SERVICES, StateDir, StateError, TRUST};
 
@@ -45,13 +45,46 @@ impl StateDir {
         })
     }
 
-    fn svid(&self, chain: &str, key: &str) -> Result<Svid, StateError> {
-        Svid::from_pem(&self.read(chain)?, &self.read_secret(key)?).map_err(|source| {
-            StateError::Identity {
-                path: self.path().join(chain),
+    /// Replaces a chain and its key, PEM, so that at every moment, also after a crash, a pair is there that fits: the old
+    /// one until the chain is replaced, from then on the new one, whose key may still lie beside the old.
+    pub fn write_svid(
+        &self,
+        chain_name: &str,
+        key_name: &str,
+        chain: &str,
+        key: &str,
+    ) -> Result<(), StateError> {
+        let next = next(key_name);
+        self.write(&next, key.as_bytes())?;
+        self.write(chain_name, chain.as_bytes())?;
+        self.rename(&next, key_name)
+    }
+
+    /// Which node the certificate in here names, if there is one that can be read. It may have ended.
+    pub fn node(&self) -> Result<Option<SpiffeId>, StateError> {
+        if !self.exists(NODE_CHAIN) {
+            return Ok(None);
+        }
+        let pem = self.read(NODE_CHAIN)?;
+        let leaf = x509_parser::pem::parse_x509_pem(&pem).ok();
+        let leaf = leaf.and_then(|(_, pem)| Leaf::parse(&pem.contents).ok());
+        Ok(leaf.map(|leaf| leaf.id))
+    }
+
+    fn svid(&self, chain_name: &str, key_name: &str) -> Result<Svid, StateError> {
+        let chain = self.read(chain_name)?;
+        let svid = |key: &str| {
+            let svid = Svid::from_pem(&chain, &self.read_secret(key)?);
+            svid.map_err(|source| StateError::Identity {
+                path: self.path().join(chain_name),
                 source,
-            }
-        })
+            })
+        };
+        let next = next(key_name);
+        match svid(key_name) {
+            Err(_) if self.exists(&next) => svid(&next).or_else(|_| svid(key_name)),
+            read => read,
+        }
     }
 
     /// What our own roots do not vouch for, peers would refuse too. Of its time nothing is said: it comes and goes.
@@ -72,6 +105,11 @@ impl StateDir {
             found: svid.id().clone(),
         }
     }
+}
+
+/// Where a key waits for its chain.
+fn next(key_name: &str) -> String {
+    format!("{key_name}.next")
 }
 
 /// Names of a service's chain and key in a state directory.
@@ -211,5 +249,39 @@ mod tests {
             );
             fs::remove_dir_all(state.path()).unwrap();
         }
+    }
+
+    #[test]
+    fn a_pair_fits_whatever_moment_a_crash_chooses() {
+        let parent = tempfile::tempdir().unwrap();
+        let (_, authority) = issuer(parent.path(), "a");
+        let state = host(parent.path(), "n2", &authority);
+        let (old_chain, old_key) = (
+            state.read(NODE_CHAIN).unwrap(),
+            state.read(NODE_KEY).unwrap(),
+        );
+        let id = state.node().unwrap().unwrap();
+        let new = authority.issue(&id, LIFETIME).unwrap();
+        let serial = |state: &StateDir| state.identities().unwrap().node.leaf().serial.clone();
+        let before = serial(&state);
+
+        state
+            .write("node.key.next", new.key_pem.as_bytes())
+            .unwrap();
+        assert_eq!(serial(&state), before);
+        state.write(NODE_CHAIN, new.chain_pem.as_bytes()).unwrap();
+        let after = serial(&state);
+        assert_ne!(after, before);
+        state
+            .write_svid(NODE_CHAIN, NODE_KEY, &new.chain_pem, &new.key_pem)
+            .unwrap();
+        assert_eq!(serial(&state), after);
+        assert!(!state.exists("node.key.next"));
+
+        // A chain without either key is no pair.
+        state.write(NODE_CHAIN, &old_chain).unwrap();
+        assert!(state.identities().is_err());
+        state.write(NODE_KEY, &old_key).unwrap();
+        assert_eq!(serial(&state), before);
     }
 }

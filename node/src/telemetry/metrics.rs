@@ -13,6 +13,7 @@ use starling_gossip::ServiceName;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::process;
+use crate::enrol::Outcome;
 use crate::reason::Reason;
 use crate::route::split::Subset;
 
@@ -46,6 +47,8 @@ pub const HEALTH_CHECKS: &str = "starling_health_checks_total";
 pub const SERVICE_HEALTHY: &str = "starling_service_healthy";
 /// When a certificate of this node runs out.
 pub const SVID_EXPIRY: &str = "starling_svid_expiry_timestamp_seconds";
+/// Requests at the join port.
+pub const JOINS: &str = "starling_joins_total";
 /// Times the configuration was read again.
 pub const RELOADS: &str = "starling_config_reloads_total";
 /// When the configuration in force was read.
@@ -155,6 +158,11 @@ pub(crate) fn health(service: &ServiceName, healthy: bool) {
 /// The certificate of `identity`, one of this node's own, ends at `not_after` (seconds since 1970).
 pub fn svid_expires(identity: &str, not_after: u64) {
     gauge!(SVID_EXPIRY, "identity" => identity.to_owned()).set(not_after as f64);
+}
+
+/// A request at the join port was answered.
+pub(crate) fn join_answered(outcome: Outcome) {
+    counter!(JOINS, "outcome" => outcome.as_str()).increment(1);
 }
 
 /// The configuration was read again and taken, or refused.
@@ -270,6 +278,10 @@ fn describe_agent() {
         SVID_EXPIRY,
         Unit::Seconds,
         "When the certificate of this identity, held by this node, runs out (Unix time)"
+    );
+    describe_counter!(
+        JOINS,
+        "Requests at this issuer's join port, by how they ended; connections without a request are not counted"
     );
     describe_counter!(
         RELOADS,

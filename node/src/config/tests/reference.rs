@@ -18,7 +18,11 @@ fn in_code() -> BTreeMap<String, String> {
                 [[route.rule]]\nrespond = { status = 200 }\n";
     let config = read(text);
     let Config {
-        admin, log, limits, ..
+        admin,
+        log,
+        limits,
+        issuer,
+        ..
     } = &config;
     let [service, bare] = &config.services[..] else {
         panic!("two services")
@@ -101,6 +105,8 @@ fn in_code() -> BTreeMap<String, String> {
         ("limits.wait", time(limits.wait)),
         ("limits.connect", time(limits.connect)),
         ("limits.drain", time(limits.drain)),
+        ("issuer.listen", none(issuer.listen.is_none())),
+        ("issuer.lifetime", time(issuer.lifetime)),
         ("service.name", required()),
         ("service.address", quoted(&service.address.ip())),
         ("service.port", required()),
@@ -349,6 +355,7 @@ fn no_key_is_forgotten() {
         ("policy.", keys_of::<raw::policy::Policy>()),
         ("service.grant.", keys_of::<raw::policy::Rule>()),
         ("service.deny.", keys_of::<raw::policy::Rule>()),
+        ("issuer.", keys_of::<raw::Issuer>()),
         ("service.", keys_of::<raw::Service>()),
         ("service.health.", keys_of::<raw::Health>()),
         ("upstream.", keys_of::<raw::Upstream>()),
@@ -378,6 +385,7 @@ fn no_key_is_forgotten() {
         "log",
         "limits",
         "policy",
+        "issuer",
         "service",
         "service.limits",
         "upstream",

@@ -1,0 +1,114 @@
+//! Whether this node is an issuer, as its files say: takes up the CA and opens the join port.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use starling_transport::join::JoinListener;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval};
+
+use super::announce::Announcer;
+use crate::ca::INTERMEDIATE_KEY;
+use crate::host::Host;
+use crate::issuer::{self, Role};
+use crate::state::{Fingerprint, StateDir};
+
+/// Follows the CA's files for as long as it runs.
+pub(super) struct Issuing {
+    pub(super) host: Arc<Host>,
+    pub(super) announcer: Arc<Announcer>,
+    pub(super) state: StateDir,
+    seen: Option<Fingerprint>,
+    /// The task behind the join port, while it is open.
+    port: JoinSet<()>,
+    /// When to try again to open it.
+    due: Option<Instant>,
+}
+
+impl Issuing {
+    pub(super) fn new(host: Arc<Host>, announcer: Arc<Announcer>, state: StateDir) -> Self {
+        Self {
+            host,
+            announcer,
+            state,
+            seen: None,
+            port: JoinSet::new(),
+            due: None,
+        }
+    }
+
+    /// Looks every second.
+    pub(super) async fn run(mut self) {
+        let mut every = interval(EVERY);
+        loop {
+            every.tick().await;
+            let seen = self.state.authority_fingerprint();
+            if self.seen.as_ref() != Some(&seen) {
+                self.seen = Some(seen);
+                self.take();
+            }
+            while self.port.try_join_next().is_some() {}
+            if self.host.issuer.load().is_some() && self.port.is_empty() {
+                self.open();
+            }
+        }
+    }
+
+    fn take(&mut self) {
+        let was = self.host.issuer.load().is_some();
+        // The key is what makes an issuer; a certificate alone may lie around anywhere.
+        let role = self
+            .state
+            .exists(INTERMEDIATE_KEY)
+            .then(|| Role::load(&self.state));
+        match role {
+            Some(Ok(role)) => {
+                self.host.issuer.store(Some(Arc::new(role)));
+                tracing::info!("this node is an issuer");
+            }
+            // Half-written files are read again when the other half arrives; until then the old ones are good.
+            Some(Err(error)) => {
+                let error: &(dyn std::error::Error + 'static) = &error;
+                tracing::error!(error, "the files of the CA cannot be used");
+            }
+            None => {
+                self.host.issuer.store(None);
+                self.port.abort_all();
+            }
+        }
+        let is = self.host.issuer.load().is_some();
+        if is != was {
+            self.announcer.set_issuer(is);
+            let local = self.announcer.local(&self.host.config.load());
+            if let Err(error) = self.host.membership.set_local(local) {
+                tracing::warn!(%error, "not announced as an issuer");
+            }
+        }
+    }
+
+    /// A port that is taken does not keep the node from its other work; it is tried again.
+    fn open(&mut self) {
+        if self.due.is_some_and(|due| Instant::now() < due) {
+            return;
+        }
+        let listen = self.host.config.load().join_listen();
+        match JoinListener::bind(listen, self.host.identities.clone()) {
+            Ok(listener) => {
+                self.due = None;
+                tracing::info!(%listen, "join port open");
+                self.port.spawn(issuer::serve(self.host.clone(), listener));
+            }
+            Err(error) => {
+                self.due = Some(Instant::now() + AGAIN);
+                let error: &(dyn std::error::Error + 'static) = &error;
+                tracing::error!(error, "the join port cannot be opened ([issuer] listen)");
+            }
+        }
+    }
+}
+
+/// One `stat` per file; see [`Fingerprint`].
+const EVERY: Duration = Duration::from_secs(1);
+
+/// How long a port that is taken is left alone: one log line each.
+const AGAIN: Duration = Duration::from_secs(30);

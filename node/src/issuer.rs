@@ -1,0 +1,253 @@
+//! What an issuer does for others: lets invited hosts in and renews certificates.
+//!
+//! Any number of nodes may be issuers, each with an intermediate of its own. Only the issuer that made an invitation
+//! redeems it, so that it is spent once without any agreement; the others pass the request on to it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use starling_gossip::NodeName;
+use starling_transport::SpiffeId;
+
+use crate::ca::{Authority, CaError};
+use crate::enrol::{Asked, Joined, Outcome, Turned, Wish};
+use crate::invites::{End, Invites, InvitesError};
+use crate::state::StateDir;
+use crate::token::InviteId;
+
+mod pass;
+mod port;
+mod questions;
+
+pub use port::serve;
+pub use questions::{redeem, renew, spent};
+
+/// A node in its part as an issuer. Replaced whole when the files of its CA change.
+pub struct Role {
+    authority: Authority,
+    state: StateDir,
+    /// Invitations of other issuers that are known to be spent.
+    spent_elsewhere: Mutex<BTreeSet<(NodeName, InviteId)>>,
+}
+
+/// What the issuer has to know of the moment to judge a request.
+#[derive(Debug, Clone)]
+pub struct Moment {
+    pub now: SystemTime,
+    /// How long certificates are to live.
+    pub lifetime: Duration,
+    /// Whether a node of the wanted name is alive.
+    pub is_alive: bool,
+    /// Mesh ports for the new host to begin with.
+    pub seeds: Vec<String>,
+}
+
+impl Role {
+    /// Takes up the CA in `state`.
+    pub fn load(state: &StateDir) -> Result<Self, CaError> {
+        Ok(Self {
+            authority: Authority::load(state)?,
+            state: state.clone(),
+            spent_elsewhere: Mutex::default(),
+        })
+    }
+
+    /// The CA.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Redeems an invitation of this issuer, once. Writes to the disk and waits for it.
+    pub fn redeem(
+        &self,
+        asked: &Asked,
+        binding: &[u8; 32],
+        from: &str,
+        moment: &Moment,
+    ) -> Result<Joined, Turned> {
+        let wish = asked.wish()?;
+        let id = wish.id()?;
+        let invites = Invites(&self.state);
+        let invite = invites.find(id)?;
+        let invite = invite
+            .ok_or_else(|| turned(Outcome::Unknown, "this issuer knows no such invitation"))?;
+        if !asked.is_signed_by(&invite.public_key, binding) {
+            return Err(turned(
+                Outcome::Tampered,
+                "the token does not fit the invitation",
+            ));
+        }
+        if wish.node != invite.node {
+            return Err(turned(
+                Outcome::OtherNode,
+                "the invitation is for another node",
+            ));
+        }
+        if wish.services != invite.services {
+            return Err(turned(
+                Outcome::OtherServices,
+                "the invitation is for other services",
+            ));
+        }
+        let is_again = match invites.end(id)? {
+            None => false,
+            end => check_end(end, asked)?,
+        };
+        let at = unix_s(moment.now);
+        if at > invite.not_after {
+            let ago = humantime::format_duration(Duration::from_secs(at - invite.not_after));
+            return Err(turned(
+                Outcome::Expired,
+                format!("the token expired {ago} ago"),
+            ));
+        }
+        if moment.is_alive && !is_again {
+            let why = format!("a node `{}` is alive in the mesh", wish.node);
+            return Err(turned(Outcome::NodeAlive, why));
+        }
+        // Signed first: an invitation is not spent on an issuer that cannot issue.
+        let joined = self.sign(&wish, moment)?;
+        let end = End::Spent {
+            at,
+            from: from.to_owned(),
+            wish: asked.hash(),
+        };
+        if !is_again && !invites.finish(id, &end)? {
+            check_end(invites.end(id)?, asked)?;
+        }
+        Ok(joined)
+    }
+
+    fn sign(&self, wish: &Wish, moment: &Moment) -> Result<Joined, Turned> {
+        if wish.requests.len() != 1 + wish.services.len() {
+            return Err(turned(
+                Outcome::Malformed,
+                "as many requests as identities are needed",
+            ));
+        }
+        let trust_domain = self.authority.trust_domain();
+        let node = SpiffeId::node(trust_domain, &wish.node);
+        let services = wish
+            .services
+            .iter()
+            .map(|name| SpiffeId::service(trust_domain, name));
+        let mut leaves = Vec::new();
+        for (id, request) in std::iter::once(node).chain(services).zip(&wish.requests) {
+            let id = id.map_err(|error| turned(Outcome::Malformed, error.to_string()))?;
+            let request = STANDARD.decode(request);
+            let request =
+                request.map_err(|error| turned(Outcome::BadRequest, error.to_string()))?;
+            leaves.push(self.authority.sign(&id, &request, moment.lifetime)?);
+        }
+        Ok(Joined {
+            leaves,
+            issuer: self.authority.intermediate_pem().to_owned(),
+            seeds: moment.seeds.clone(),
+        })
+    }
+
+    /// Remembers that an invitation of the issuer `home` is spent. Only `home` itself may say so.
+    fn note_spent(&self, home: &NodeName, id: InviteId) {
+        let mut spent = self
+            .spent_elsewhere
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if spent.len() >= SPENT_MAX {
+            // Which one is forgotten does not matter: its home still knows.
+            spent.pop_first();
+        }
+        spent.insert((home.clone(), id));
+    }
+
+    fn is_spent(&self, home: &NodeName, id: InviteId) -> bool {
+        let spent = self
+            .spent_elsewhere
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        spent.contains(&(home.clone(), id))
+    }
+}
+
+impl fmt::Debug for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Role")
+            .field("authority", &self.authority)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Asked {
+    /// What is asked. Nobody has vouched for it yet.
+    fn wish(&self) -> Result<Wish, Turned> {
+        serde_json::from_str(&self.wish)
+            .map_err(|error| turned(Outcome::Malformed, error.to_string()))
+    }
+}
+
+impl Wish {
+    fn id(&self) -> Result<InviteId, Turned> {
+        InviteId::parse(&self.invite).map_err(|error| turned(Outcome::Malformed, error))
+    }
+}
+
+/// Whether the invitation ended with this very wish: then its answer was lost, and may be given again. The keys are
+/// those of the same host, so nobody else gains by it.
+fn check_end(end: Option<End>, asked: &Asked) -> Result<bool, Turned> {
+    match end {
+        Some(End::Spent { wish, .. }) if wish == asked.hash() => Ok(true),
+        Some(End::Spent { .. }) => Err(turned(
+            Outcome::Spent,
+            "a host joined with this token before",
+        )),
+        Some(End::Revoked { .. }) => Err(turned(
+            Outcome::Revoked,
+            "an operator took the invitation back",
+        )),
+        None => Err(turned(
+            Outcome::Internal,
+            "the end of the invitation cannot be read",
+        )),
+    }
+}
+
+fn turned(outcome: Outcome, why: impl Into<String>) -> Turned {
+    Turned::new(outcome, why)
+}
+
+impl From<InvitesError> for Turned {
+    fn from(error: InvitesError) -> Self {
+        let error: &(dyn std::error::Error + 'static) = &error;
+        tracing::error!(error, "an invitation cannot be judged");
+        turned(
+            Outcome::Internal,
+            "the issuer cannot read or write its invitations",
+        )
+    }
+}
+
+impl From<CaError> for Turned {
+    fn from(error: CaError) -> Self {
+        if let CaError::Request(error) = error {
+            return turned(Outcome::BadRequest, error.to_string());
+        }
+        let error: &(dyn std::error::Error + 'static) = &error;
+        tracing::error!(error, "cannot issue");
+        turned(Outcome::Internal, "the issuer cannot issue")
+    }
+}
+
+fn unix_s(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
+/// Spent invitations of others remembered; 100 bytes each.
+const SPENT_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests;
