@@ -36,6 +36,7 @@ use crate::memory;
 use crate::mesh::{BundleVerifier, QuicCarrier};
 use crate::notify::Notifier;
 use crate::plaintext;
+use crate::renewal::{self, Renewer};
 use crate::state::StateDir;
 use crate::telemetry::log::Level;
 use crate::telemetry::metrics::{self, Recorder};
@@ -126,7 +127,7 @@ impl Agent {
             level,
         } = options;
         let recorder = Recorder::install()?;
-        let set = state.identities()?;
+        let set = renewal::at_start(state.identities()?, &state, config.issuer.lifetime)?;
         check_identities(&config, &set)?;
         let identities = Identities::new(set);
         let endpoint = bind(&config, &state, &identities)?;
@@ -182,6 +183,7 @@ impl Agent {
             announcer.clone(),
             checks.watch(),
         ));
+        let renewer = Renewer::new(host.clone(), state.clone());
         let issuing = issuing::Issuing::new(host.clone(), announcer.clone(), state.clone());
         let follower = follow::Follower {
             host: host.clone(),
@@ -196,6 +198,7 @@ impl Agent {
         };
         background.spawn(follower.run());
         background.spawn(issuing.run());
+        background.spawn(renewer.run());
         background.spawn(watchdog(notifier.clone()));
         facts.is_ready.store(true, Ordering::Relaxed);
         metrics::config_loaded();

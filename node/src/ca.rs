@@ -23,6 +23,7 @@ pub use operator::RootKey;
 #[doc(hidden)]
 pub use request::fuzz as fuzz_request;
 pub use request::{Asking, RequestError};
+pub(crate) use template::BACKDATED;
 
 /// A CA that can issue: the intermediate with its key, and the roots to check against.
 pub struct Authority {

@@ -11,6 +11,7 @@ use crate::ca::CaError;
 use crate::config::Problems;
 use crate::enrol::JoinFailed;
 use crate::operator::OperatorError;
+use crate::renewal::Ended;
 use crate::state::StateError;
 
 mod agent;
@@ -155,6 +156,9 @@ fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
         return Some(error.hint());
     }
     if let Some(error) = error.downcast_ref::<sign::NotAllowed>() {
+        return Some(error.hint());
+    }
+    if let Some(error) = error.downcast_ref::<Ended>() {
         return Some(error.hint());
     }
     if let Some(error) = error.downcast_ref::<JoinFailed>() {

@@ -18,6 +18,7 @@ use crate::issuer::Role;
 use crate::memory::Peak;
 use crate::plaintext::Plaintext;
 use crate::policy::Policy;
+use crate::renewal::Trouble;
 use crate::route::{Route, Table};
 use crate::telemetry::metrics;
 use crate::telemetry::series::{Series, Side};
@@ -47,6 +48,8 @@ pub struct Host {
     pub control: Control,
     /// Set while this node is an issuer.
     pub issuer: ArcSwapOption<Role>,
+    /// Set while a certificate of this node is due and could not be renewed: of those, the first to end.
+    pub renewal_trouble: ArcSwapOption<Trouble>,
     /// Connections to local apps.
     pub apps: Apps,
     /// Requests that may wait for an instance.
@@ -121,6 +124,7 @@ impl Host {
             routes: ArcSwap::from_pointee(Table::default().with_local(&parts.config.routes)),
             mirrors: Arc::new(Semaphore::new(MIRRORS_MAX)),
             issuer: ArcSwapOption::empty(),
+            renewal_trouble: ArcSwapOption::empty(),
             config: ArcSwap::from_pointee(parts.config),
             drain: CancellationToken::new(),
             stop: CancellationToken::new(),

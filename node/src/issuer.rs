@@ -24,7 +24,7 @@ mod port;
 mod questions;
 
 pub use port::serve;
-pub use questions::{redeem, renew, spent};
+pub use questions::{Renewal, Renewed, redeem, renew, spent};
 
 /// A node in its part as an issuer. Replaced whole when the files of its CA change.
 pub struct Role {
@@ -249,5 +249,7 @@ fn unix_s(time: SystemTime) -> u64 {
 /// Spent invitations of others remembered; 100 bytes each.
 const SPENT_MAX: usize = 4096;
 
+#[cfg(test)]
+mod mesh_tests;
 #[cfg(test)]
 mod tests;

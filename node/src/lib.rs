@@ -35,8 +35,11 @@ pub mod policy;
 pub mod pump;
 mod random;
 pub mod reason;
+pub mod renewal;
 pub mod route;
 pub mod state;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod token;
 pub mod upgrade;

@@ -34,25 +34,30 @@ fn the_quickstart_works_as_written() {
         "--state",
         &state1,
     ]);
-    starling(&[
-        "ca",
-        "issue",
-        "--node",
-        "n2",
-        "--service",
-        "hello",
-        "--out",
-        &state2,
-        "--state",
-        &state1,
-    ]);
-
     let mut app = n2.command(program::path("python3"));
     app.args(["-m", "http.server", "--bind", "127.0.0.1", "8080"])
         .current_dir(scratch.directory("www"));
     scratch.write("www/bird", "starling\n");
     let _app = Process::spawn("app", app, &scratch.path().join("app.log"));
     let mut first = agent(&n1, &state1, scratch.path());
+    let config = program::repository("examples/quickstart/n1")
+        .display()
+        .to_string();
+    let token = starling(&[
+        "invite",
+        "--node",
+        "n2",
+        "--service",
+        "hello",
+        "--state",
+        &state1,
+        "--config",
+        &config,
+    ]);
+    // It waits for the agent on n1 to open its join port.
+    let mut join = n2.command(program::agent());
+    join.args(["join", token.trim(), "--state", &state2]);
+    run(join);
     let mut second = agent(&n2, &state2, scratch.path());
 
     let curl = || {
@@ -96,8 +101,8 @@ fn agent(host: &Host, state: &str, logs: &Path) -> Process {
     )
 }
 
-fn starling(arguments: &[&str]) {
+fn starling(arguments: &[&str]) -> String {
     let mut command = Command::new(program::agent());
     command.args(arguments);
-    run(command);
+    run(command)
 }

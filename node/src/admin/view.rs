@@ -53,6 +53,12 @@ pub struct Status {
     pub advertise: String,
     pub zone: String,
     pub svids: Vec<Svid>,
+    /// A certificate that is due and could not be renewed: of those, the first to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewal: Option<Renewal>,
+    /// Present on issuers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<Issuer>,
     pub gossip: Gossip,
     #[serde(default)]
     pub documents: DocumentCount,
@@ -69,6 +75,25 @@ pub struct Status {
 pub struct Svid {
     pub identity: String,
     /// Negative once it has run out.
+    pub seconds_left: i64,
+}
+
+/// A renewal that fails.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewal {
+    pub identity: String,
+    /// How long it has failed.
+    pub failing_s: u64,
+    /// Why, at the last try.
+    pub error: String,
+}
+
+/// What an issuer says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Issuer {
+    /// UDP address of the join port.
+    pub join: String,
+    /// Until its intermediate certificate ends, and with it all that it issues.
     pub seconds_left: i64,
 }
 

@@ -1,7 +1,7 @@
 //! Whether this node is an issuer, as its files say: takes up the CA and opens the join port.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use starling_transport::join::JoinListener;
 use tokio::task::JoinSet;
@@ -23,6 +23,8 @@ pub(super) struct Issuing {
     port: JoinSet<()>,
     /// When to try again to open it.
     due: Option<Instant>,
+    /// When it was last said that the intermediate ends.
+    said: Option<Instant>,
 }
 
 impl Issuing {
@@ -34,6 +36,7 @@ impl Issuing {
             seen: None,
             port: JoinSet::new(),
             due: None,
+            said: None,
         }
     }
 
@@ -51,6 +54,26 @@ impl Issuing {
             if self.host.issuer.load().is_some() && self.port.is_empty() {
                 self.open();
             }
+            self.tell_end();
+        }
+    }
+
+    /// Says once a day that the intermediate ends, early enough for somebody to fetch the root key.
+    fn tell_end(&mut self) {
+        let Some(role) = self.host.issuer.load_full() else {
+            return;
+        };
+        let left = role
+            .authority()
+            .not_after()
+            .duration_since(SystemTime::now());
+        let left = left.unwrap_or_default();
+        if left < EARLY && self.said.is_none_or(|said| said.elapsed() > DAY) {
+            self.said = Some(Instant::now());
+            tracing::warn!(
+                days = left.as_secs() / DAY.as_secs(),
+                "this issuer's certificate ends: `starling ca add-issuer` where the root key is makes a new one"
+            );
         }
     }
 
@@ -109,6 +132,10 @@ impl Issuing {
 
 /// One `stat` per file; see [`Fingerprint`].
 const EVERY: Duration = Duration::from_secs(1);
+
+/// A quarter of an intermediate's life.
+const EARLY: Duration = Duration::from_secs(90 * DAY.as_secs());
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long a port that is taken is left alone: one log line each.
 const AGAIN: Duration = Duration::from_secs(30);

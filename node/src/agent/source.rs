@@ -22,6 +22,7 @@ use crate::config::{Mode, Upstream};
 use crate::documents::Keeper;
 use crate::host::Host;
 use crate::policy::explain::Question;
+use crate::renewal::Trouble;
 use crate::telemetry::metrics::Recorder;
 
 /// What only the agent as a whole knows.
@@ -141,6 +142,11 @@ impl Source for View {
                 .chain(set.services.values())
                 .map(svid)
                 .collect(),
+            renewal: host.renewal_trouble.load().as_deref().map(renewal),
+            issuer: host.issuer.load().as_deref().map(|role| view::Issuer {
+                join: config.join_listen().to_string(),
+                seconds_left: seconds_until(role.authority().not_after()),
+            }),
             gossip: gossip(&catalogue),
             documents: self.count_documents(),
             services: config
@@ -235,14 +241,26 @@ impl Source for View {
 }
 
 fn svid(svid: &Svid) -> view::Svid {
-    let left = |time: SystemTime| time.duration_since(SystemTime::now());
-    let seconds_left = match left(svid.leaf().not_after) {
-        Ok(left) => i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-        Err(over) => -i64::try_from(over.duration().as_secs()).unwrap_or(i64::MAX),
-    };
     view::Svid {
         identity: svid.id().to_string(),
-        seconds_left,
+        seconds_left: seconds_until(svid.leaf().not_after),
+    }
+}
+
+/// Negative once it is over.
+fn seconds_until(time: SystemTime) -> i64 {
+    match time.duration_since(SystemTime::now()) {
+        Ok(left) => i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+        Err(over) => -i64::try_from(over.duration().as_secs()).unwrap_or(i64::MAX),
+    }
+}
+
+fn renewal(trouble: &Trouble) -> view::Renewal {
+    let since = trouble.since().elapsed();
+    view::Renewal {
+        identity: trouble.identity().to_owned(),
+        failing_s: since.unwrap_or_default().as_secs(),
+        error: trouble.error().to_owned(),
     }
 }
 

@@ -70,19 +70,19 @@ impl Starter {
             self.calls.is_empty() || !services.is_empty(),
             "a host calls as one of its services, and this one has none"
         );
-        match self.directory(state) {
-            Some(directory) => {
-                let inner = directory.join(SERVICES_D);
-                fs::create_dir_all(&inner)
-                    .with_context(|| format!("cannot make {}", inner.display()))
-            }
-            None => {
-                anyhow::ensure!(
-                    self.serves.is_empty() && self.calls.is_empty(),
-                    "with --state, --config says where the configuration is to be written"
-                );
-                Ok(())
-            }
+        let is_wanted = self.config.is_some() || !self.serves.is_empty() || !self.calls.is_empty();
+        let Some(directory) = self.directory(state) else {
+            anyhow::ensure!(
+                !is_wanted,
+                "with --state, --config says where the configuration is to be written"
+            );
+            return Ok(());
+        };
+        let inner = directory.join(SERVICES_D);
+        match fs::create_dir_all(&inner) {
+            // The user of the agent often may not write there; an operator then does.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !is_wanted => Ok(()),
+            made => made.with_context(|| format!("cannot make {}", inner.display())),
         }
     }
 
@@ -187,6 +187,13 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     let mut file = match file {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             out::complain(&format!("{} is left as it is.", path.display()));
+            return Ok(());
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            out::complain(&format!(
+                "{} is not for this user to write. It should say:\n{text}",
+                path.display()
+            ));
             return Ok(());
         }
         file => file.with_context(|| format!("cannot write {}", path.display()))?,

@@ -53,6 +53,21 @@ fn render(status: &view::Status) -> String {
         ));
     }
     parts.push(certificates(&status.svids));
+    if let Some(renewal) = &status.renewal {
+        parts.push(format!(
+            "Not renewed for {}: {}: {}\nBring an issuer back before it ends, or make one: `starling ca add-issuer`.",
+            span(renewal.failing_s),
+            renewal.identity,
+            renewal.error,
+        ));
+    }
+    if let Some(issuer) = &status.issuer {
+        parts.push(format!(
+            "This node is an issuer, with its join port at {}; its own certificate ends {}.",
+            issuer.join,
+            ends(issuer.seconds_left),
+        ));
+    }
     if !status.services.is_empty() {
         parts.push(services(&status.services));
     }
@@ -90,15 +105,18 @@ fn documents(documents: &view::DocumentCount, alive: usize) -> String {
 fn certificates(svids: &[view::Svid]) -> String {
     let mut table = Table::new(["CERTIFICATE", "ENDS"]);
     for svid in svids {
-        let left = span(svid.seconds_left.unsigned_abs());
-        let ends = if svid.seconds_left < 0 {
-            format!("{left} ago")
-        } else {
-            format!("in {left}")
-        };
-        table.row([svid.identity.clone(), ends]);
+        table.row([svid.identity.clone(), ends(svid.seconds_left)]);
     }
     table.render()
+}
+
+fn ends(seconds_left: i64) -> String {
+    let span = span(seconds_left.unsigned_abs());
+    if seconds_left < 0 {
+        format!("{span} ago")
+    } else {
+        format!("in {span}")
+    }
 }
 
 fn services(services: &[view::Declared]) -> String {
@@ -179,6 +197,15 @@ mod tests {
                     seconds_left: -61,
                 },
             ],
+            renewal: Some(view::Renewal {
+                identity: "spiffe://example.org/node/n1".into(),
+                failing_s: 7_300,
+                error: "no issuer is known and alive".into(),
+            }),
+            issuer: Some(view::Issuer {
+                join: "0.0.0.0:7402".into(),
+                seconds_left: 31_000_000,
+            }),
             gossip: view::Gossip {
                 alive: 3,
                 suspect: 1,
@@ -239,6 +266,11 @@ error: web.toml:1: unknown key `x`
 CERTIFICATE                   ENDS
 spiffe://example.org/node/n1  in 22h 13m
 spiffe://example.org/svc/web  1m 1s ago
+
+Not renewed for 2h 1m: spiffe://example.org/node/n1: no issuer is known and alive
+Bring an issuer back before it ends, or make one: `starling ca add-issuer`.
+
+This node is an issuer, with its join port at 0.0.0.0:7402; its own certificate ends in 358d 19h.
 
 SERVICE  PROTOCOL  APP             HEALTH                   ALLOWS      MODE        DECLARED
 orders   http      127.0.0.1:8080  unhealthy: answered 503  web, batch  permissive  orders.toml:1

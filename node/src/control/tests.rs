@@ -1,104 +1,7 @@
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-
-use starling_gossip::{Caps, Local, Membership, NodeName, Settings, State};
-use starling_transport::{
-    Courier, Endpoint, Identities, IdentitySet, Options, Pool, Svid, TrustBundle, TrustDomain, h3,
-};
-use tokio::task::JoinSet;
+use starling_gossip::NodeName;
 
 use super::*;
-use crate::ca::{Authority, LIFETIME};
-use crate::config::Config;
-use crate::host::Parts;
-use crate::mesh::{BundleVerifier, QuicCarrier, SvidSigner};
-use crate::state::{StateDir, TRUST};
-
-/// One agent's insides, without what faces apps.
-struct Agent {
-    host: Arc<Host>,
-    addr: SocketAddr,
-    _tasks: JoinSet<()>,
-}
-
-struct Ca(Authority, TrustBundle, TrustDomain);
-
-impl Ca {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let state = StateDir::create(&dir.path().join("state")).unwrap();
-        let domain = TrustDomain::parse("test.example").unwrap();
-        let authority = Authority::init(&state, &domain, &NodeName::parse("n1").unwrap()).unwrap();
-        let trust = TrustBundle::from_pem(domain.clone(), &state.read(TRUST).unwrap()).unwrap();
-        Self(authority, trust, domain)
-    }
-
-    fn svid(&self, id: &SpiffeId) -> Svid {
-        let issued = self.0.issue(id, LIFETIME).unwrap();
-        Svid::from_pem(issued.chain_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap()
-    }
-
-    fn agent(&self, name: &str, service: &str, seeds: &[SocketAddr], control: Control) -> Agent {
-        let node = SpiffeId::node(&self.2, name).unwrap();
-        let service = SpiffeId::service(&self.2, service).unwrap();
-        let identities = Identities::new(IdentitySet {
-            trust: self.1.clone(),
-            node: self.svid(&node),
-            services: BTreeMap::from([(service.clone(), self.svid(&service))]),
-        });
-        let options = Options {
-            listen: ([127, 0, 0, 1], 0).into(),
-            reset_key: [7; 64],
-            streams_per_peer: 100,
-            connections_max: 100,
-        };
-        let endpoint = Endpoint::bind(&options, identities.clone()).unwrap();
-        let addr = endpoint.local_addr().unwrap();
-        let courier = Courier::new(endpoint.clone(), node.clone());
-        let local = Local {
-            node: NodeName::parse(name).unwrap(),
-            signer: SvidSigner::new(identities.clone(), node),
-            addrs: vec![addr],
-            zone: String::new(),
-            cell: 0,
-            state: State::Serving,
-            caps: Caps::default(),
-            services: Vec::new(),
-            calls: Vec::new(),
-        };
-        let settings = Settings {
-            seeds: seeds.iter().map(ToString::to_string).collect(),
-            ..Settings::new(self.2.as_str())
-        };
-        let membership = Membership::start(
-            settings,
-            Arc::new(QuicCarrier(courier.clone())),
-            Arc::new(BundleVerifier(identities.clone())),
-            local,
-        );
-        let limits = h3::Limits::default();
-        let host = Host::new(Parts {
-            node: NodeName::parse(name).unwrap(),
-            identities,
-            config: Config::default(),
-            membership: membership.unwrap(),
-            pool: Pool::new(endpoint.clone(), limits.clone(), Duration::from_secs(3)),
-            control,
-        });
-        let mut tasks = JoinSet::new();
-        tasks.spawn(crate::agent::take_sessions(
-            host.clone(),
-            endpoint,
-            courier,
-            limits,
-        ));
-        Agent {
-            host,
-            addr,
-            _tasks: tasks,
-        }
-    }
-}
+use crate::testing::{Agent, Ca, all_know_all};
 
 async fn greet(host: Arc<Host>, peer: Leaf, name: String) -> Result<String, Refused> {
     match name.as_str() {
@@ -119,15 +22,7 @@ async fn two() -> (Agent, Agent) {
     let ca = Ca::new();
     let a = ca.agent("a", "web", &[], control());
     let b = ca.agent("b", "orders", &[a.addr], control());
-    let mut changes = a.host.membership.changes();
-    let known = async {
-        while a.host.membership.catalogue().member("b").is_none() {
-            changes.changed().await.unwrap();
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), known)
-        .await
-        .unwrap();
+    all_know_all(&[&a, &b]).await;
     (a, b)
 }
 

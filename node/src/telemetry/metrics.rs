@@ -47,6 +47,10 @@ pub const HEALTH_CHECKS: &str = "starling_health_checks_total";
 pub const SERVICE_HEALTHY: &str = "starling_service_healthy";
 /// When a certificate of this node runs out.
 pub const SVID_EXPIRY: &str = "starling_svid_expiry_timestamp_seconds";
+/// Seconds until a certificate of this node runs out.
+pub const SVID_EXPIRES: &str = "starling_svid_expires_seconds";
+/// Tries to renew a certificate of this node.
+pub const RENEWALS: &str = "starling_renewals_total";
 /// Requests at the join port.
 pub const JOINS: &str = "starling_joins_total";
 /// Times the configuration was read again.
@@ -158,6 +162,16 @@ pub(crate) fn health(service: &ServiceName, healthy: bool) {
 /// The certificate of `identity`, one of this node's own, ends at `not_after` (seconds since 1970).
 pub fn svid_expires(identity: &str, not_after: u64) {
     gauge!(SVID_EXPIRY, "identity" => identity.to_owned()).set(not_after as f64);
+    let now = SystemTime::now();
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let left = not_after as f64 - now.as_secs_f64();
+    gauge!(SVID_EXPIRES, "identity" => identity.to_owned()).set(left);
+}
+
+/// A certificate of this node was renewed, or could not be.
+pub(crate) fn renewed(is_renewed: bool) {
+    let outcome = if is_renewed { "renewed" } else { "failed" };
+    counter!(RENEWALS, "outcome" => outcome).increment(1);
 }
 
 /// A request at the join port was answered.
@@ -278,6 +292,15 @@ fn describe_agent() {
         SVID_EXPIRY,
         Unit::Seconds,
         "When the certificate of this identity, held by this node, runs out (Unix time)"
+    );
+    describe_gauge!(
+        SVID_EXPIRES,
+        Unit::Seconds,
+        "Seconds until the certificate of this identity, held by this node, runs out; negative once it has"
+    );
+    describe_counter!(
+        RENEWALS,
+        "Tries of this node to renew one of its certificates, by outcome; files that something else replaced are not counted"
     );
     describe_counter!(
         JOINS,

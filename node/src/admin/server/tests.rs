@@ -24,6 +24,8 @@ impl Source for Young {
             advertise: "10.0.0.1:7400".into(),
             zone: "rack-1".into(),
             svids: Vec::new(),
+            renewal: None,
+            issuer: None,
             gossip: Gossip::default(),
             documents: Default::default(),
             services: Vec::new(),

@@ -1,0 +1,220 @@
+//! Three issuers in one mesh, and hosts that come to any of them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use ring::digest::{SHA256, digest};
+use starling_gossip::ServiceName;
+use starling_transport::join::JoinListener;
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::control::{self, Control};
+use crate::enrol::{self, JoinFailed};
+use crate::host::Host;
+use crate::invites::Invite;
+use crate::testing::{Agent, Ca, all_know_all};
+use crate::token::Token;
+
+struct Issuers {
+    ca: Ca,
+    agents: Vec<Agent>,
+    ports: Vec<SocketAddr>,
+    _dirs: Vec<tempfile::TempDir>,
+    _tasks: JoinSet<()>,
+}
+
+impl Issuers {
+    async fn three() -> Self {
+        let ca = Ca::new();
+        let (mut agents, mut ports, mut dirs) = (Vec::new(), Vec::new(), Vec::new());
+        let mut tasks = JoinSet::new();
+        for name in ["n1", "n2", "n3"] {
+            let seeds: Vec<_> = agents.iter().map(|agent: &Agent| agent.addr).collect();
+            let agent = ca.agent(name, "web", &seeds, Control::new(control::handlers()));
+            let dir = tempfile::tempdir().unwrap();
+            let state = StateDir::create(&dir.path().join("state")).unwrap();
+            Authority::add_issuer(&ca.state, &state, &NodeName::parse(name).unwrap()).unwrap();
+            agent
+                .host
+                .issuer
+                .store(Some(Arc::new(Role::load(&state).unwrap())));
+            let listen = ([127, 0, 0, 1], 0).into();
+            let listener = JoinListener::bind(listen, agent.host.identities.clone()).unwrap();
+            ports.push(listener.local_addr().unwrap());
+            tasks.spawn(serve(agent.host.clone(), listener));
+            agents.push(agent);
+            dirs.push(dir);
+        }
+        all_know_all(&agents.iter().collect::<Vec<_>>()).await;
+        Self {
+            ca,
+            agents,
+            ports,
+            _dirs: dirs,
+            _tasks: tasks,
+        }
+    }
+
+    fn host(&self, nth: usize) -> &Arc<Host> {
+        &self.agents[nth].host
+    }
+
+    /// An invitation of n1.
+    fn invite(&self, node: &str) -> Token {
+        let role = self.host(0).issuer.load_full().unwrap();
+        let home = NodeName::parse("n1").unwrap();
+        let root = role.authority().root(&home).unwrap();
+        let token = Token {
+            trust_domain: role.authority().trust_domain().clone(),
+            root_sha256: digest(&SHA256, &root).as_ref().try_into().unwrap(),
+            id: InviteId(fastrand::u128(..).to_be_bytes()),
+            seed: [7; 32],
+            node: NodeName::parse(node).unwrap(),
+            services: vec![ServiceName::parse("orders").unwrap()],
+            not_after: unix_s(SystemTime::now()) + 600,
+            home,
+            issuers: self.ports.iter().map(ToString::to_string).collect(),
+        };
+        Invites(&role.state)
+            .add(token.id, &Invite::of(&token), 0)
+            .unwrap();
+        token
+    }
+}
+
+/// Joins with nothing but a new directory.
+async fn join(token: Token) -> Result<(), JoinFailed> {
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::create(&dir.path().join("state")).unwrap();
+    let seeds = enrol::join(&token, &state).await?;
+    assert!(!seeds.is_empty());
+    let set = state.identities().unwrap();
+    assert_eq!(set.node.id().node_name(), Some(token.node.as_str()));
+    assert!(set.service("orders").is_some());
+    Ok(())
+}
+
+fn outcome(joined: &Result<(), JoinFailed>) -> Outcome {
+    match joined {
+        Ok(()) => Outcome::Joined,
+        Err(JoinFailed::Turned { turned, .. }) => turned.outcome,
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+#[tokio::test]
+async fn of_a_hundred_joins_at_once_over_three_issuers_one_gets_in() {
+    let mesh = Issuers::three().await;
+    let token = mesh.invite("n9");
+    let mut joins = JoinSet::new();
+    for nth in 0..100 {
+        let mut token = token.clone();
+        token.issuers.rotate_left(nth % 3);
+        token.issuers.truncate(1);
+        joins.spawn(join(token));
+    }
+    let outcomes: Vec<_> = joins.join_all().await.iter().map(outcome).collect();
+    let count = |wanted| {
+        outcomes
+            .iter()
+            .filter(|outcome| **outcome == wanted)
+            .count()
+    };
+    assert_eq!(
+        (count(Outcome::Joined), count(Outcome::Spent)),
+        (1, 99),
+        "{outcomes:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_issuer_passes_on_and_a_home_that_is_gone_is_said_to_be() {
+    let mut mesh = Issuers::three().await;
+    let mut token = mesh.invite("n9");
+    token.issuers.remove(0);
+    join(token.clone()).await.unwrap();
+    assert_eq!(outcome(&join(token).await), Outcome::Spent);
+
+    let mut token = mesh.invite("n8");
+    token.issuers = vec![mesh.ports[2].to_string()];
+    mesh.agents[0].close().await;
+    assert_eq!(
+        outcome(&join(token.clone()).await),
+        Outcome::HomeUnreachable
+    );
+    let role = mesh.host(2).issuer.load_full().unwrap();
+    role.note_spent(&token.home, token.id);
+    assert_eq!(outcome(&join(token).await), Outcome::Spent);
+}
+
+#[tokio::test]
+async fn a_joiner_trusts_nobody_but_the_root_of_its_token() {
+    let (mesh, other) = (Issuers::three().await, Issuers::three().await);
+    let token = Token {
+        issuers: other.ports.iter().map(ToString::to_string).collect(),
+        ..mesh.invite("n9")
+    };
+    let error = join(token).await.unwrap_err();
+    assert!(
+        error.hint().unwrap().contains("was the mesh set up anew"),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_host_joins_again_as_itself_and_as_nobody_else() {
+    let mesh = Issuers::three().await;
+    let other = Ca::new();
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::create(&dir.path().join("state")).unwrap();
+    enrol::join(&mesh.invite("n9"), &state).await.unwrap();
+    let first = state.identities().unwrap().node.leaf().serial.clone();
+    enrol::join(&mesh.invite("n9"), &state).await.unwrap();
+    assert_ne!(state.identities().unwrap().node.leaf().serial, first);
+    let error = enrol::join(&mesh.invite("n8"), &state).await.unwrap_err();
+    assert!(matches!(error, JoinFailed::OtherNode { .. }), "{error}");
+    let trust = other.state.read(crate::state::TRUST).unwrap();
+    state.write(crate::state::TRUST, &trust).unwrap();
+    let error = enrol::join(&mesh.invite("n9"), &state).await.unwrap_err();
+    assert!(matches!(error, JoinFailed::OtherMesh { .. }), "{error}");
+    drop(mesh.ca);
+}
+
+#[tokio::test]
+async fn an_identity_is_renewed_for_whoever_proves_it_and_for_nobody_else() {
+    let mesh = Issuers::three().await;
+    let (control, n2) = (mesh.host(0).control(), NodeName::parse("n2").unwrap());
+    let id = |text: &str| SpiffeId::parse(text).unwrap();
+    let (node, web) = (
+        id("spiffe://test.example/node/n1"),
+        id("spiffe://test.example/svc/web"),
+    );
+    let ask = async |caller: &SpiffeId, wanted: &SpiffeId| {
+        let asking = crate::ca::Asking::new(wanted).unwrap();
+        let renewal = Renewal {
+            request: STANDARD.encode(&asking.request),
+        };
+        control
+            .ask_as::<Renewed>(caller, &n2, "/v1/renew", &renewal)
+            .await
+    };
+    for own in [&node, &web] {
+        let renewed = ask(own, own).await.unwrap();
+        assert!(renewed.leaf.starts_with("-----BEGIN CERTIFICATE-----"));
+    }
+    for (caller, wanted) in [
+        (&node, &web),
+        (&web, &node),
+        (&node, &id("spiffe://test.example/node/n2")),
+        (&web, &id("spiffe://test.example/svc/admin")),
+    ] {
+        let error = ask(caller, wanted).await.unwrap_err();
+        assert_eq!(
+            error.refused().unwrap().reason,
+            "bad_question",
+            "{caller} for {wanted}"
+        );
+    }
+}
