@@ -74,7 +74,9 @@ pub fn run(options: Options) -> anyhow::Result<()> {
 fn runtime() -> std::io::Result<Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut builder = if cores <= 2 {
-        Builder::new_current_thread()
+        let mut builder = Builder::new_current_thread();
+        builder.max_io_events_per_tick(IO_EVENTS_PER_TICK);
+        builder
     } else {
         let mut builder = Builder::new_multi_thread();
         builder.worker_threads(cores);
@@ -366,6 +368,11 @@ impl StopSignals {
         }
     }
 }
+
+/// With tokio's 1,024 one thread hands on all requests that wait in one go, and two agents take turns instead of working
+/// at the same time: with 8, 16 connections get a third more requests through and 64 a tenth, for the same CPU each.
+/// Tunnels lose up to a tenth of small requests and gain as much in bulk.
+const IO_EVENTS_PER_TICK: usize = 8;
 
 /// Connections of other agents held open: one per pair of services and node is typical, at about 100 KiB each.
 const CONNECTIONS_MAX: usize = 4096;
