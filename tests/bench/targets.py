@@ -11,13 +11,13 @@ import sys
 # What, our figure and theirs (profile, peer, scenario, metric), and the bound on ours ÷ theirs.
 RATIOS = [
     ("requests/s, 64 connections", "lan starling-http http_c64 rps", "lan envoy-h2 http_c64 rps", ">=", 1.5),
-    ("proxy CPU per request, 64 connections", "lan starling-http http_c64 proxy_cpu_s_per_100k",
+    ("proxy CPU, s per 100,000 requests, 64 connections", "lan starling-http http_c64 proxy_cpu_s_per_100k",
      "lan envoy-h2 http_c64 proxy_cpu_s_per_100k", "<=", 0.6),
     ("requests/s, a connection each", "lan starling-http http_close rps", "lan envoy-h2 http_close rps", ">=", 1.0),
-    ("download x1, tcp", "lan starling-tcp pull_1 mbit_s", "lan dumbpipe pull_1 mbit_s", ">=", 1.3),
-    ("download x1, http", "lan starling-http pull_1 mbit_s", "lan dumbpipe pull_1 mbit_s", ">=", 1.3),
-    ("upload x1, tcp", "lan starling-tcp iperf_1 mbit_s", "lan dumbpipe iperf_1 mbit_s", ">=", 1.3),
-    ("p99 of 32 connections, 1 % loss", "wan-loss1 starling-http http_c32 p99_us",
+    ("Mbit/s down, one connection, tcp", "lan starling-tcp pull_1 mbit_s", "lan dumbpipe pull_1 mbit_s", ">=", 1.3),
+    ("Mbit/s down, one connection, http", "lan starling-http pull_1 mbit_s", "lan dumbpipe pull_1 mbit_s", ">=", 1.3),
+    ("Mbit/s up, one connection, tcp", "lan starling-tcp iperf_1 mbit_s", "lan dumbpipe iperf_1 mbit_s", ">=", 1.3),
+    ("p99 in µs, 32 connections, 1 % loss", "wan-loss1 starling-http http_c32 p99_us",
      "wan-loss1 direct http_c32 p99_us", "<=", 0.5),
 ]
 # Both agents together, so twice what one may have.
@@ -57,7 +57,7 @@ class Results:
         """The median, and how far the repetitions went to either side of it."""
         values, median = self.values[key], self.median(key)
         spread = max(max(values) - median, median - min(values)) / median
-        return f"{median:,.1f} (±{spread:.0%}, {len(values)}×)"
+        return f"{median:,.{0 if median >= 100 else 1}f} (±{spread:.0%}, {len(values)}×)"
 
 
 def show_ratio(results, what, ours, theirs, way, bound):
