@@ -24,8 +24,8 @@ pub struct Apps {
 }
 
 impl Apps {
-    /// `connect` bounds how long a connection to an app may take.
-    pub fn new(connect: Duration) -> Self {
+    /// `connect` bounds how long a connection to an app may take, `header_bytes` the fields of an answer in HTTP/2.
+    pub fn new(connect: Duration, header_bytes: u32) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(connect));
         connector.set_nodelay(true);
@@ -36,7 +36,10 @@ impl Apps {
             .set_host(false);
         Self {
             http1: builder.build(connector.clone()),
-            http2: builder.http2_only(true).build(connector),
+            http2: builder
+                .http2_only(true)
+                .http2_max_header_list_size(header_bytes)
+                .build(connector),
         }
     }
 
@@ -52,7 +55,7 @@ impl Apps {
                 headers::into_http1(&mut head)?;
                 &self.http1
             }
-            HttpVersion::H2 => {
+            HttpVersion::H2 | HttpVersion::Grpc => {
                 head.version = http::Version::HTTP_2;
                 &self.http2
             }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 mod admin;
 mod calls;
 mod check;
+mod health;
 mod issuer;
 mod keys;
 mod limits;
@@ -32,11 +33,12 @@ pub use calls::{
     Key, Outlier, Rate, Retry, ServiceLimits, Timeouts, Zone,
 };
 pub(crate) use check::is_host_port;
+pub use health::{Health, HealthKind};
 pub use issuer::Issuer;
 pub use limits::Limits;
 pub use policy::Mode;
 pub use problems::{Problem, Problems, Warning};
-pub use service::{Health, HealthKind, HttpVersion, Protocol, Service};
+pub use service::{HttpVersion, Protocol, Service};
 pub use upstream::Upstream;
 
 /// One host's settings.

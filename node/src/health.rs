@@ -3,6 +3,8 @@
 //! A service without a health check is taken to work. One with a check does not until its first check passes, so that
 //! nobody is sent to an app that is still starting.
 
+mod exec;
+mod grpc;
 mod probe;
 #[cfg(test)]
 mod tests;

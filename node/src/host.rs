@@ -111,7 +111,7 @@ impl Host {
             policy: Policy::new(trust_domain.clone(), &parts.config),
             plaintext: Plaintext::default(),
             trust_domain,
-            apps: Apps::new(limits.connect),
+            apps: Apps::new(limits.connect, limits.header_bytes),
             pending: Arc::new(Semaphore::new(limits.pending as usize)),
             connections: Arc::new(Semaphore::new(limits.connections as usize)),
             connections_max: limits.connections as usize,

@@ -18,6 +18,7 @@ use crate::apps;
 use crate::body::{Body, Call, Closing, Counted, Judged, boxed, full};
 use crate::config::Protocol;
 use crate::control;
+use crate::grpc::Tongue;
 use crate::headers;
 use crate::host::Host;
 use crate::policy::{Entry, Live, Verdict, Where};
@@ -180,6 +181,7 @@ async fn http(
     request: Request<Body>,
 ) -> (Response<Body>, Arc<Traffic>) {
     let entry = host.policy.current().entry(live.callee()).cloned();
+    let tongue = Tongue::of(request.headers());
     let mut line = line(host, live, entry.as_deref(), Protocol::Http, Some(&request));
     if let Some(trace) = trace::present(request.headers()) {
         line.set_trace(trace);
@@ -215,7 +217,7 @@ async fn http(
             line.fail(reason);
             line.set_status(reason.status());
             line.finish();
-            reason.response(live.callee()).map(full)
+            tongue.failure(reason, live.callee()).map(full)
         }
     };
     (response, traffic)

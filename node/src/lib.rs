@@ -18,6 +18,7 @@ mod conversation;
 mod demo;
 pub mod documents;
 pub mod enrol;
+pub mod grpc;
 pub mod headers;
 pub mod health;
 pub mod host;

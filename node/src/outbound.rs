@@ -143,7 +143,7 @@ impl Route {
             loop {
                 let catalogue = self.host.membership.catalogue();
                 if let Some(instance) = catalogue.instances(self.service.as_str()).first() {
-                    return Some(if &*instance.protocol == "http" {
+                    return Some(if matches!(&*instance.protocol, "http" | "grpc") {
                         Protocol::Http
                     } else {
                         Protocol::Tcp

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::body::{Body, Call, Closing, Counted, boxed, full};
 use crate::config::{Mode, Protocol, Service};
+use crate::grpc::Tongue;
 use crate::host::Host;
 use crate::policy::Entry;
 use crate::reason::Reason;
@@ -260,6 +261,7 @@ async fn call(
     let series = host.series(Side::Callee, OTHER, service.name.as_str(), Protocol::Http);
     let mut line = AccessLine::request(&series, request.method(), request.uri().path());
     begin(&mut line, host, ip);
+    let tongue = Tongue::of(request.headers());
     let connection = hyper::upgrade::on(&mut request);
     match ask(host, service, request, &mut line).await {
         Ok(response) => {
@@ -276,13 +278,16 @@ async fn call(
                 pick: None,
                 broken: Reason::AppBroken,
             };
-            Response::from_parts(head, boxed(Closing::new(body, call)))
+            Response::from_parts(
+                head,
+                tongue.ending(Closing::new(body, call), Reason::AppBroken),
+            )
         }
         Err(reason) => {
             line.fail(reason);
             line.set_status(reason.status());
             line.finish();
-            reason.response(service.name.as_str()).map(full)
+            tongue.failure(reason, service.name.as_str()).map(full)
         }
     }
 }

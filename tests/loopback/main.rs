@@ -4,6 +4,7 @@ mod databases;
 mod demo;
 mod documents;
 mod fail_closed;
+mod grpc;
 mod http;
 mod lifecycle;
 mod memory;

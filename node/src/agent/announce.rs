@@ -106,7 +106,7 @@ impl Announcer {
         let id = set.service(service.name.as_str())?.id().clone();
         Some(LocalService {
             name: service.name.clone(),
-            protocol: service.protocol.as_str().to_owned(),
+            protocol: service.speaks().to_owned(),
             labels: service.labels.clone(),
             weight: u32::from(service.weight),
             healthy: self.is_healthy(service),

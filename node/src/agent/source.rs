@@ -295,7 +295,7 @@ fn declared(
     let mode = entry.map_or(Mode::Enforce, |entry| entry.mode);
     view::Declared {
         service: service.name.to_string(),
-        protocol: service.protocol.as_str().to_owned(),
+        protocol: service.speaks().to_owned(),
         address: service.address.to_string(),
         allow: service
             .allow

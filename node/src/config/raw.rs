@@ -92,6 +92,8 @@ pub(super) struct Service {
 pub(super) struct Health {
     pub(super) kind: Text,
     pub(super) path: Text,
+    pub(super) service: Text,
+    pub(super) command: Option<Spanned<Vec<String>>>,
     pub(super) interval: Time,
     pub(super) timeout: Time,
     pub(super) up: Number,

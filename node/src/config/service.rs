@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::ops::Range;
-use std::time::Duration;
 
 use starling_gossip::ServiceName;
 use starling_gossip::names::labels_ok;
@@ -12,7 +10,7 @@ use toml::Spanned;
 
 use super::calls::ServiceLimits;
 use super::check::Checker;
-use super::keys::shown;
+use super::health::Health;
 use super::policy::{self, Caller, Rule};
 use super::{Place, raw};
 
@@ -60,28 +58,8 @@ pub enum HttpVersion {
     H1,
     /// In the clear with prior knowledge.
     H2,
-}
-
-/// How the agent finds out whether an app works. Each check costs one connection to the app.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Health {
-    pub kind: HealthKind,
-    /// Time between checks. Default 2 seconds.
-    pub interval: Duration,
-    /// How long a check may take. Default 1 second.
-    pub timeout: Duration,
-    /// Successes in a row that make it healthy. Default 2.
-    pub up: u32,
-    /// Failures in a row that make it unhealthy. Default 2.
-    pub down: u32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HealthKind {
-    /// The port accepts a connection.
-    Tcp,
-    /// `GET path` is answered with 2xx or 3xx.
-    Http { path: String },
+    /// The same, said by `protocol = "grpc"`.
+    Grpc,
 }
 
 impl Service {
@@ -110,9 +88,9 @@ impl Service {
         let protocol = raw
             .protocol
             .as_ref()
-            .and_then(|word| checker.choice("protocol", word, PROTOCOLS));
-        let protocol = protocol.unwrap_or(Protocol::Tcp);
-        let http = check_http(raw, protocol, checker);
+            .and_then(|word| checker.choice("protocol", word, SPOKEN));
+        let (protocol, http) = protocol.unwrap_or((Protocol::Tcp, None));
+        let http = check_http(raw, protocol, http, checker);
         let allow = raw
             .allow
             .iter()
@@ -153,44 +131,12 @@ impl Service {
             declared: checker.place(&span),
         })
     }
-}
 
-impl Health {
-    fn check(raw: &Spanned<raw::Health>, checker: &mut Checker<'_>) -> Self {
-        let span = raw.span();
-        let raw = raw.get_ref();
-        let mut time = |key: &str, value: &Option<_>, range, default| {
-            value
-                .as_ref()
-                .and_then(|value| checker.duration(key, value, range))
-                .unwrap_or(default)
-        };
-        let interval = time(
-            "interval",
-            &raw.interval,
-            Duration::from_millis(100)..=Duration::from_secs(3600),
-            INTERVAL,
-        );
-        let timeout = time(
-            "timeout",
-            &raw.timeout,
-            Duration::from_millis(10)..=Duration::from_secs(60),
-            TIMEOUT,
-        );
-        let mut count = |key: &str, value: &Option<_>| {
-            value
-                .as_ref()
-                .and_then(|value| checker.number(key, value, 1..=100))
-                .unwrap_or(THRESHOLD)
-        };
-        let up = count("up", &raw.up);
-        let down = count("down", &raw.down);
-        Self {
-            kind: check_kind(raw, &span, checker),
-            interval,
-            timeout,
-            up,
-            down,
+    /// The word for what it speaks, as operators say it and as other nodes are told.
+    pub fn speaks(&self) -> &'static str {
+        match self.http {
+            HttpVersion::Grpc => "grpc",
+            HttpVersion::H1 | HttpVersion::H2 => self.protocol.as_str(),
         }
     }
 }
@@ -210,10 +156,21 @@ impl fmt::Display for Protocol {
     }
 }
 
-fn check_http(raw: &raw::Service, protocol: Protocol, checker: &mut Checker<'_>) -> HttpVersion {
+/// `said` is the version that `protocol` says already.
+fn check_http(
+    raw: &raw::Service,
+    protocol: Protocol,
+    said: Option<HttpVersion>,
+    checker: &mut Checker<'_>,
+) -> HttpVersion {
     let Some(word) = &raw.http else {
-        return HttpVersion::H1;
+        return said.unwrap_or(HttpVersion::H1);
     };
+    if let Some(said) = said {
+        let what = "`http` says nothing about a service that speaks grpc";
+        checker.problem(word.span(), what, "gRPC is HTTP/2: leave `http` out");
+        return said;
+    }
     if protocol == Protocol::Tcp {
         let what = "`http` says nothing about a service that speaks tcp";
         checker.problem(
@@ -258,54 +215,9 @@ fn check_labels(raw: &raw::Service, checker: &mut Checker<'_>) -> BTreeMap<Strin
     labels.get_ref().clone()
 }
 
-fn check_kind(raw: &raw::Health, span: &Range<usize>, checker: &mut Checker<'_>) -> HealthKind {
-    #[derive(Clone, Copy, PartialEq)]
-    enum Kind {
-        Tcp,
-        Http,
-    }
-    let kind = checker.required(
-        raw.kind.as_ref(),
-        span,
-        "kind",
-        "\"tcp\" (it accepts) or \"http\" (it answers 2xx or 3xx)",
-    );
-    let kind = kind
-        .and_then(|kind| checker.choice("kind", kind, &[("tcp", Kind::Tcp), ("http", Kind::Http)]));
-    match (&raw.path, kind) {
-        (Some(path), Some(Kind::Tcp)) => {
-            let what = "`path` says nothing about a check of kind tcp";
-            checker.problem(path.span(), what, "`kind = \"http\"`, or leave `path` out");
-            HealthKind::Tcp
-        }
-        (Some(path), _) => {
-            let text = path.get_ref();
-            // It goes into a request line as it is.
-            if !text.starts_with('/')
-                || text.len() > PATH_BYTES_MAX
-                || !text.bytes().all(|b| b.is_ascii_graphic())
-            {
-                let what = format!("`path` is not a path: `{}`", shown(text));
-                checker.problem(
-                    path.span(),
-                    what,
-                    "it begins with `/` and is plain ASCII, percent-encoded where needed",
-                );
-            }
-            HealthKind::Http { path: text.clone() }
-        }
-        (None, Some(Kind::Http)) => HealthKind::Http {
-            path: "/".to_owned(),
-        },
-        (None, _) => HealthKind::Tcp,
-    }
-}
-
-/// What `protocol` may say.
-pub(super) const PROTOCOLS: &[(&str, Protocol)] =
-    &[("tcp", Protocol::Tcp), ("http", Protocol::Http)];
-
-const INTERVAL: Duration = Duration::from_secs(2);
-const TIMEOUT: Duration = Duration::from_secs(1);
-const THRESHOLD: u32 = 2;
-const PATH_BYTES_MAX: usize = 1024;
+/// What `protocol` of a service may say, and the version of HTTP that goes with it.
+const SPOKEN: &[(&str, (Protocol, Option<HttpVersion>))] = &[
+    ("tcp", (Protocol::Tcp, None)),
+    ("http", (Protocol::Http, None)),
+    ("grpc", (Protocol::Http, Some(HttpVersion::Grpc))),
+];

@@ -466,9 +466,14 @@ fn paths_and_words() {
         "did you mean \"http\"?",
     );
     service(
-        "protocol = \"grpc\"",
-        "`protocol` cannot be `grpc`",
-        "one of \"tcp\", \"http\"",
+        "protocol = \"quic\"",
+        "`protocol` cannot be `quic`",
+        "one of \"tcp\", \"http\", \"grpc\"",
+    );
+    check(
+        "[[service]]\nname = \"a\"\nport = 1\nprotocol = \"grpc\"\nhttp = \"1\"",
+        "5: `http` says nothing about a service that speaks grpc",
+        "gRPC is HTTP/2: leave `http` out",
     );
     service(
         "http = \"2\"",
@@ -527,18 +532,40 @@ fn numbers_and_times() {
 }
 
 #[test]
+fn what_speaks_grpc_is_called_in_http2_and_announced_as_such() {
+    let text = "[[service]]\nname = \"a\"\nport = 1\nprotocol = \"grpc\"\n\
+                health = { kind = \"grpc\", service = \"a.b.C\" }\n\
+                [[service]]\nname = \"b\"\nport = 2\nhealth = { kind = \"exec\", command = [\"/bin/x\", \"-q\"] }\n\
+                [[upstream]]\nservice = \"c\"\nlisten = \"127.0.0.1:3\"\nas = \"a\"\nprotocol = \"grpc\"\n";
+    let config = read(text);
+    let [grpc, other] = &config.services[..] else {
+        panic!("two services")
+    };
+    assert_eq!(
+        (grpc.protocol, grpc.http, grpc.speaks()),
+        (Protocol::Http, HttpVersion::Grpc, "grpc")
+    );
+    assert_eq!(other.speaks(), "tcp");
+    let kind = |service: &Service| service.health.clone().map(|health| health.kind);
+    let grpc = HealthKind::Grpc {
+        service: "a.b.C".into(),
+    };
+    assert_eq!(kind(&config.services[0]), Some(grpc));
+    let exec = HealthKind::Exec {
+        command: vec!["/bin/x".into(), "-q".into()],
+    };
+    assert_eq!(kind(other), Some(exec));
+    assert_eq!(config.upstreams[0].protocol, Some(Protocol::Http));
+}
+
+#[test]
 fn health() {
-    let kind = "\"tcp\" (it accepts) or \"http\" (it answers 2xx or 3xx)";
+    let kind = "\"tcp\" (it accepts), \"http\" (it answers 2xx or 3xx), \"grpc\" (it says SERVING) or \"exec\" (a program ends well)";
     service("health = {}", "`kind` is missing", kind);
     service(
         "health = { kind = \"htpp\" }",
         "`kind` cannot be `htpp`",
         "did you mean \"http\"?",
-    );
-    service(
-        "health = { kind = \"tcp\", path = \"/x\" }",
-        "`path` says nothing about a check of kind tcp",
-        "`kind = \"http\"`, or leave `path` out",
     );
     let path = "it begins with `/` and is plain ASCII, percent-encoded where needed";
     service(
@@ -556,6 +583,35 @@ fn health() {
         "`path` is not a path: `/\\r\\nx: y`",
         path,
     );
+    for (key, value, home) in [
+        ("path", "\"/\"", "http"),
+        ("service", "\"a\"", "grpc"),
+        ("command", "[\"/bin/true\"]", "exec"),
+    ] {
+        service(
+            &format!("health = {{ kind = \"tcp\", {key} = {value} }}"),
+            &format!("`{key}` says nothing about a check of kind tcp"),
+            &format!("`kind = \"{home}\"`, or leave `{key}` out"),
+        );
+    }
+    service(
+        "health = { kind = \"grpc\", service = \"a b\" }",
+        "`service` is not a name of gRPC: `a b`",
+        "such as \"shop.v1.Orders\"; empty means the whole server",
+    );
+    let command = "an absolute path and up to 31 arguments, no shell: `command = [\"/usr/bin/pg_isready\", \"-q\"]`";
+    service(
+        "health = { kind = \"exec\" }",
+        "`command` is missing",
+        command,
+    );
+    for words in ["[]", "[\"true\"]", "[\"/bin/true\", \"a\\u0000\"]"] {
+        service(
+            &format!("health = {{ kind = \"exec\", command = {words} }}"),
+            "`command` is not a program that can be run",
+            command,
+        );
+    }
     service(
         "health = { kind = \"tcp\", up = 0 }",
         "`up` is 0, which is out of range",

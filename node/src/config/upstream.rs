@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::calls::{CallOverrides, CallSettings, Tables};
 use super::check::Checker;
-use super::service::{PROTOCOLS, Protocol};
+use super::service::Protocol;
 use super::{Place, raw};
 
 /// A service that local apps call, and where they call it. All of it is reloadable.
@@ -56,7 +56,7 @@ impl Upstream {
         let protocol = raw
             .protocol
             .as_ref()
-            .and_then(|word| checker.choice("protocol", word, PROTOCOLS));
+            .and_then(|word| checker.choice("protocol", word, SPOKEN));
         let tables = Tables {
             balance: raw.balance.as_ref(),
             retry: raw.retry.as_ref(),
@@ -86,3 +86,10 @@ fn check_listen(address: &Spanned<String>, checker: &mut Checker<'_>) -> Option<
     }
     Some(listen)
 }
+
+/// What `protocol` of an upstream may say. gRPC is carried as the HTTP that it is.
+const SPOKEN: &[(&str, Protocol)] = &[
+    ("tcp", Protocol::Tcp),
+    ("http", Protocol::Http),
+    ("grpc", Protocol::Http),
+];

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,12 +15,13 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Target;
+use super::{exec, grpc};
 use crate::config::{HealthKind, HttpVersion};
 
 /// Bytes of a response's head that are read; its body is not.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-const AGENT: &str = concat!("starling-health/", env!("CARGO_PKG_VERSION"));
+pub(super) const AGENT: &str = concat!("starling-health/", env!("CARGO_PKG_VERSION"));
 
 /// Why a check did not pass. Its text is what the operator reads, so it tells the cause too.
 #[derive(Debug, thiserror::Error)]
@@ -37,9 +39,24 @@ pub(super) enum Problem {
     Http(#[source] hyper::Error),
     #[error("it answered {0}")]
     Status(StatusCode),
+    #[error("it answered with gRPC status {0}")]
+    GrpcStatus(String),
+    #[error("no answer of gRPC's health protocol")]
+    NotGrpc,
+    #[error("it says that it is {0}")]
+    NotServing(&'static str),
+    #[error("{program} cannot be run: {source}")]
+    Run { program: String, source: io::Error },
+    #[error("{program} ended with {status}: {said}")]
+    Ended {
+        program: String,
+        status: ExitStatus,
+        said: String,
+    },
 }
 
-/// Passes if the app accepts a connection (`tcp`) or answers 2xx or 3xx (`http`; a redirect is not followed).
+/// Passes if the app accepts a connection (`tcp`), answers 2xx or 3xx (`http`; a redirect is not followed) or SERVING
+/// (`grpc`), or if the program ends with success (`exec`).
 pub(super) async fn probe(target: &Target) -> Result<(), Problem> {
     let limit = target.health.timeout;
     timeout(limit, attempt(target))
@@ -48,15 +65,27 @@ pub(super) async fn probe(target: &Target) -> Result<(), Problem> {
 }
 
 async fn attempt(target: &Target) -> Result<(), Problem> {
+    match &target.health.kind {
+        HealthKind::Tcp => connect(target).await.map(drop),
+        HealthKind::Http { path } => ask_http(target, path).await,
+        HealthKind::Grpc { service } => grpc::ask(connect(target).await?, service).await,
+        HealthKind::Exec { command } => exec::run(command, target.address).await,
+    }
+}
+
+async fn connect(target: &Target) -> Result<TokioIo<TcpStream>, Problem> {
     let address = target.address;
-    let connect = TcpStream::connect(address).await;
-    let stream = TokioIo::new(connect.map_err(|source| Problem::Connect { address, source })?);
-    let HealthKind::Http { path } = &target.health.kind else {
-        return Ok(());
-    };
+    let connected = TcpStream::connect(address).await;
+    connected
+        .map(TokioIo::new)
+        .map_err(|source| Problem::Connect { address, source })
+}
+
+async fn ask_http(target: &Target, path: &str) -> Result<(), Problem> {
+    let stream = connect(target).await?;
     let status = match target.http {
         HttpVersion::H1 => ask_http1(stream, request(target, path)?).await,
-        HttpVersion::H2 => ask_http2(stream, request(target, path)?).await,
+        HttpVersion::H2 | HttpVersion::Grpc => ask_http2(stream, request(target, path)?).await,
     };
     match status.map_err(Problem::Http)? {
         status if status.is_success() || status.is_redirection() => Ok(()),
@@ -70,7 +99,7 @@ fn request(target: &Target, path: &str) -> Result<Request<Empty<Bytes>>, Problem
         HttpVersion::H1 => request
             .header(HOST, target.address.to_string())
             .header(CONNECTION, "close"),
-        HttpVersion::H2 => request
+        HttpVersion::H2 | HttpVersion::Grpc => request
             .version(Version::HTTP_2)
             .uri(format!("http://{}{path}", target.address)),
     };

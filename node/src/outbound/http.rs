@@ -10,9 +10,10 @@ use tokio::net::TcpStream;
 
 use super::Route;
 use super::send::send;
-use crate::body::{Body, Call, Closing, boxed, full};
+use crate::body::{Body, Call, Closing, full};
 use crate::config::Protocol;
 use crate::conversation;
+use crate::grpc::Tongue;
 use crate::headers;
 use crate::reason::Reason;
 use crate::telemetry::access::AccessLine;
@@ -44,6 +45,7 @@ async fn call(
     mut request: Request<Incoming>,
 ) -> Response<Body> {
     let mut line = AccessLine::request(series, request.method(), request.uri().path());
+    let tongue = Tongue::of(request.headers());
     let connection = hyper::upgrade::on(&mut request);
     match send(route, request, &mut line).await {
         Ok(sent) => {
@@ -53,6 +55,7 @@ async fn call(
             head.version = Version::HTTP_11;
             if let Some(reason) = headers::response_from_peer(&mut head.headers) {
                 line.fail(reason);
+                line.set_status(reason.status());
             }
             sent.directed.answer(&mut head.headers);
             if let Some(side) = Switched::take(&mut head.extensions) {
@@ -64,13 +67,14 @@ async fn call(
                 pick: sent.pick,
                 broken: Reason::UpstreamReset,
             };
-            Response::from_parts(head, boxed(Closing::new(body, call)))
+            let broken = Reason::UpstreamReset;
+            Response::from_parts(head, tongue.ending(Closing::new(body, call), broken))
         }
         Err(reason) => {
             line.fail(reason);
             line.set_status(reason.status());
             line.finish();
-            reason.response(route.service.as_str()).map(full)
+            tongue.failure(reason, route.service.as_str()).map(full)
         }
     }
 }

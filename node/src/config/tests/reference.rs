@@ -80,7 +80,7 @@ fn in_code() -> BTreeMap<String, String> {
     };
     let http = match service.http {
         HttpVersion::H1 => "\"1\"",
-        HttpVersion::H2 => "\"2\"",
+        HttpVersion::H2 | HttpVersion::Grpc => "\"2\"",
     };
     let defaults = [
         ("listen", quoted(&config.listen)),
@@ -128,6 +128,8 @@ fn in_code() -> BTreeMap<String, String> {
         ("service.health", none(bare.health.is_none())),
         ("service.health.kind", required()),
         ("service.health.path", quoted(path)),
+        ("service.health.service", "\"\"".to_owned()),
+        ("service.health.command", "none".to_owned()),
         ("service.health.interval", time(health.interval)),
         ("service.health.timeout", time(health.timeout)),
         ("service.health.up", health.up.to_string()),
