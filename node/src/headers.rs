@@ -48,6 +48,7 @@ pub fn request_from_app(head: &mut request::Parts, service: &str) -> Result<Trac
         head.headers.insert(UPGRADE, protocol);
     }
     set_uri(head, Some((Scheme::HTTPS, authority)))?;
+    encode_path(head)?;
     Ok(trace::ensure(&mut head.headers, &mut fastrand::Rng::new()))
 }
 
@@ -165,6 +166,26 @@ fn set_uri(head: &mut request::Parts, origin: Option<(Scheme, Authority)>) -> Re
     Ok(())
 }
 
+/// A URI is ASCII. Apps send other text raw, which servers of HTTP/1 mostly take, and which no peer has to.
+fn encode_path(head: &mut request::Parts) -> Result<(), Reason> {
+    let path = head.uri.path_and_query().map(PathAndQuery::as_str);
+    let Some(path) = path.filter(|path| !path.is_ascii()) else {
+        return Ok(());
+    };
+    let mut encoded = String::with_capacity(2 * path.len());
+    for byte in path.bytes() {
+        match byte.is_ascii() {
+            true => encoded.push(char::from(byte)),
+            false => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    let mut parts = std::mem::take(&mut head.uri).into_parts();
+    let encoded = PathAndQuery::try_from(encoded).map_err(|_invalid| Reason::BadRequest)?;
+    parts.path_and_query = Some(encoded);
+    head.uri = Uri::from_parts(parts).map_err(|_invalid| Reason::BadRequest)?;
+    Ok(())
+}
+
 fn clean_request(headers: &mut HeaderMap, hops: u8) {
     let wants_trailers = wants_trailers(headers);
     // Whoever framed by chunks framed by nothing else: a length beside it is what smuggling is made of.
@@ -220,8 +241,26 @@ fn remove_claims(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes the fields of these lower-case names, and those that a server may read as one of them.
+pub(crate) fn remove_aliases(headers: &mut HeaderMap, names: &[&str]) {
+    let found = headers.keys().filter(|name| is_alias(name, names));
+    for name in found.cloned().collect::<Vec<_>>() {
+        headers.remove(name);
+    }
+}
+
 /// Whether a field, or one that a server may read as the same name, claims what only an agent may say.
 pub fn is_claim(name: &HeaderName) -> bool {
+    begins(name, "starling-") || is_alias(name, &CLAIMS)
+}
+
+fn is_alias(name: &HeaderName, of: &[&str]) -> bool {
+    of.iter()
+        .any(|one| name.as_str().len() == one.len() && begins(name, one))
+}
+
+/// CGI-like servers make one name of all that differ only in what is neither letter nor digit.
+fn begins(name: &HeaderName, with: &str) -> bool {
     let plain = |byte: u8| {
         if byte.is_ascii_alphanumeric() {
             byte
@@ -229,19 +268,13 @@ pub fn is_claim(name: &HeaderName) -> bool {
             b'-'
         }
     };
-    let begins = |with: &str| {
-        name.as_str().len() >= with.len()
-            && name
-                .as_str()
-                .bytes()
-                .map(plain)
-                .zip(with.bytes())
-                .all(|(a, b)| a == b)
-    };
-    begins("starling-")
-        || CLAIMS
-            .iter()
-            .any(|claim| name.as_str().len() == claim.len() && begins(claim))
+    name.as_str().len() >= with.len()
+        && name
+            .as_str()
+            .bytes()
+            .map(plain)
+            .zip(with.bytes())
+            .all(|(a, b)| a == b)
 }
 
 /// The one protocol that a request of an app wants its connection to become. RFC 9110 §7.8 lets anyone ignore the wish,

@@ -14,13 +14,16 @@ use crate::config::Config;
 mod audit;
 mod compile;
 pub mod explain;
+mod fuzz;
 mod judge;
 mod live;
 mod rule;
 
-pub use crate::config::policy::{Document, Mode, fuzz};
+pub use crate::config::policy::{Document, Mode};
 pub use audit::Audit;
 pub use compile::{Entry, InForce, Snapshot};
+#[doc(hidden)]
+pub use fuzz::fuzz;
 pub use judge::{Subject, Verdict, Why};
 pub use live::Live;
 pub use rule::Where;

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
-use std::path::Path;
 
 use http::Method;
 use starling_gossip::ServiceName;
@@ -282,15 +281,6 @@ pub(super) fn check_pattern(path: &Spanned<String>, checker: &mut Checker<'_>) -
             checker.problem(path.span(), what, error.hint());
         })
         .ok()
-}
-
-/// Reads `data` as a document, for fuzzing: any bytes give rules or problems, never a panic.
-#[doc(hidden)]
-pub fn fuzz(data: &[u8]) {
-    let text = String::from_utf8_lossy(data);
-    if let Err(problems) = Document::parse_as(Path::new("document"), &text) {
-        assert!(!problems.is_empty(), "refused without a problem");
-    }
 }
 
 const MODES: &[(&str, Mode)] = &[

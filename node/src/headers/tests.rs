@@ -219,6 +219,23 @@ fn a_request_is_for_exactly_one_host() {
 }
 
 #[test]
+fn a_path_in_raw_utf8_crosses_as_a_uri() {
+    let host = "host: orders";
+    target(
+        Version::HTTP_11,
+        "GET /café?q=é%20",
+        host,
+        Ok("https://orders/caf%C3%A9?q=%C3%A9%20"),
+    );
+    target(
+        Version::HTTP_11,
+        "GET /a%c3",
+        host,
+        Ok("https://orders/a%c3"),
+    );
+}
+
+#[test]
 fn a_request_in_circles_ends() {
     let mut head = request(Version::HTTP_11, "GET /", "host: orders");
     for _ in 0..HOPS_MAX {

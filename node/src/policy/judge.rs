@@ -1,12 +1,13 @@
 //! The decision. Pure, without allocation unless a path has to be rewritten.
 
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderMap, Method, request};
+use http::{Method, request};
 use starling_transport::{IdentityKind, SpiffeId};
 
 use super::compile::Entry;
 use super::rule::{Rule, Where};
 use crate::config::policy::Mode;
+use crate::headers;
 use crate::path::{Ambiguous, Normal};
 use crate::reason::Reason;
 
@@ -138,10 +139,10 @@ impl Entry {
             head.uri = Uri::from_parts(parts).map_err(|_invalid| Reason::BadRequest)?;
         }
         if self.has_paths {
-            remove_all(&mut head.headers, &PATH_OVERRIDES);
+            headers::remove_aliases(&mut head.headers, &PATH_OVERRIDES);
         }
         if self.has_methods {
-            remove_all(&mut head.headers, &METHOD_OVERRIDES);
+            headers::remove_aliases(&mut head.headers, &METHOD_OVERRIDES);
         }
         Ok(())
     }
@@ -174,12 +175,6 @@ impl Why {
             Self::AmbiguousPath(_) => "ambiguous-path",
             Self::NotACaller => "not-a-caller",
         }
-    }
-}
-
-fn remove_all(headers: &mut HeaderMap, names: &[&str]) {
-    for name in names {
-        headers.remove(*name);
     }
 }
 

@@ -156,9 +156,10 @@ fn all_problems_of_a_document_are_told_at_once() {
 proptest! {
     #[test]
     fn any_document_is_rules_or_problems(text in "[\\[\\]{}=,.\"'#a-z0-9\\n *:/]{0,300}", word in "\\PC{0,30}") {
-        policy::fuzz(text.as_bytes());
+        crate::policy::fuzz(text.as_bytes());
         let quoted = toml_quoted(&word);
-        policy::fuzz(format!("mode = {quoted}\n[groups]\n{quoted} = [{quoted}]\n[[grant]]\nservices = [{quoted}]\nfrom = [{quoted}]\n\
+        crate::policy::fuzz(format!("mode = {quoted}\n[groups]\n{quoted} = [{quoted}]\n[[grant]]\nservices = [{quoted}]\nfrom = [{quoted}]\n\
             methods = [{quoted}]\npaths = [{quoted}]").as_bytes());
+        crate::policy::fuzz(format!("[[deny]]\nservices = ['*']\nfrom = ['*']\npaths = ['/a/{{x}}']\n\0/{word}").as_bytes());
     }
 }
