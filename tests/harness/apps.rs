@@ -1,9 +1,11 @@
-//! Real applications, as Debian ships them, that know nothing of the mesh.
+//! Applications that know nothing of the mesh: real ones, as Debian ships them, and one that shows what it gets.
 
+mod mirror;
 mod nginx;
 mod postgres;
 mod redis;
 
+pub use mirror::mirror;
 pub use nginx::Nginx;
 pub use postgres::Postgres;
 pub use redis::Redis;

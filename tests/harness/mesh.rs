@@ -214,7 +214,7 @@ impl Node {
         self.mesh
     }
 
-    fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.directory.join("admin.sock")
     }
 
@@ -361,6 +361,12 @@ impl Node {
 
     /// The same as people see it.
     pub fn show(&self, command: &str, options: &[&str]) -> Option<String> {
+        let (code, printed) = self.answer(command, options);
+        (code == Some(0)).then_some(printed)
+    }
+
+    /// The exit code of a command, and what it prints.
+    pub fn answer(&self, command: &str, options: &[&str]) -> (Option<i32>, String) {
         let mut asked = leashed(program::agent());
         asked
             .arg(command)
@@ -368,10 +374,8 @@ impl Node {
             .arg("--socket")
             .arg(self.socket());
         let output = asked.output().expect("the agent's program runs");
-        output
-            .status
-            .success()
-            .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), printed)
     }
 
     /// Runs a command such as `starling apply` against this agent.

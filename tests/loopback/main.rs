@@ -8,6 +8,7 @@ mod grpc;
 mod http;
 mod lifecycle;
 mod memory;
+mod policy;
 mod routes;
 mod shipped;
 mod tcp;

@@ -1,6 +1,7 @@
 //! HTTP/3 programs that are not ours, with certificates good and bad.
 
 mod clients;
+mod policy;
 mod refused;
 mod servers;
 
