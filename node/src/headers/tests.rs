@@ -348,14 +348,16 @@ mod properties {
         #[test]
         fn whatever_an_app_sends(fields in prop::collection::vec((name(), value()), 0..12)) {
             let mut head = head(&fields);
+            let wish = upgrade(&head);
             if request_from_app(&mut head, "orders").is_err() {
                 return Ok(());
             }
             let claims = head.headers.keys().filter(|name| is_claim(name) && **name != HOPS).count();
             prop_assert_eq!(claims, 0);
-            for gone in ["connection", "transfer-encoding", "upgrade", "keep-alive", "host"] {
+            for gone in ["connection", "transfer-encoding", "keep-alive", "host"] {
                 prop_assert!(!head.headers.contains_key(gone), "{} stayed", gone);
             }
+            prop_assert_eq!(head.headers.get(UPGRADE), wish.as_ref());
             prop_assert_eq!(head.headers.get_all(trace::TRACEPARENT).iter().count(), 1);
 
             // The callee's agent hears the same and adds exactly who called.
