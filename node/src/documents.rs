@@ -2,7 +2,7 @@
 //!
 //! Gossip keeps and spreads documents without knowing what they mean. Here each kind is handed to its consumer. What cannot be
 //! read is not in force: the last revision that could be read stays. What makes the agent crash is held back when it is
-//! started again ([`Trials`]).
+//! started again (`Trials`).
 //!
 //! A kind is two lines in [`kinds`], both with the same parser `fn(&DocumentName, &Path, &str) -> Result<T, Problems>`:
 //! - in `PARSERS`: `starling apply` reads a body with it before anything is signed, and the agent once more before it takes the

@@ -1,4 +1,4 @@
-//! The kinds of documents that this version knows: one line each in [`PARSERS`] and in [`consumers`].
+//! The kinds of documents that this version knows: one line each in `PARSERS` and in `consumers`.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
