@@ -2,9 +2,11 @@
 
 mod capped;
 pub mod copy;
+mod offered;
+mod timers;
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -13,6 +15,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 
 use crate::balance::Pick;
+use crate::guard::Held;
 use crate::headers;
 use crate::policy::Live;
 use crate::reason::Reason;
@@ -20,6 +23,9 @@ use crate::telemetry::access::AccessLine;
 use crate::telemetry::series::Traffic;
 
 pub use capped::{Capped, Over};
+pub use offered::Offered;
+use timers::Expired;
+pub use timers::Timers;
 
 /// Whatever failed under a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -98,6 +104,10 @@ pub struct Call {
     pub pick: Option<Pick>,
     /// What a body cut short means here.
     pub broken: Reason,
+    /// What others wait for until it ends.
+    pub held: Held,
+    /// When the answer takes too long, if it can.
+    pub timers: Option<Box<Timers>>,
 }
 
 impl<B: HttpBody<Data = Bytes>> Closing<B> {
@@ -119,6 +129,22 @@ impl<B: HttpBody<Data = Bytes>> Closing<B> {
         }
     }
 
+    /// Ready when the answer takes too long; the call is over then.
+    fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(Call { line, timers, .. }) = &mut self.call else {
+            return Poll::Pending;
+        };
+        let Some(timers) = timers else {
+            return Poll::Pending;
+        };
+        ready!(timers.poll(line.traffic(), cx));
+        if let Some(mut call) = self.call.take() {
+            call.line.fail(Reason::Timeout);
+            call.line.finish();
+        }
+        Poll::Ready(())
+    }
+
     fn end(&mut self, failed: bool) {
         let Some(mut call) = self.call.take() else {
             return;
@@ -137,15 +163,22 @@ impl<B: HttpBody<Data = Bytes>> Closing<B> {
     }
 }
 
-impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Closing<B> {
+impl<B> HttpBody for Closing<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let mut polled = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Poll::Ready(mut polled) = Pin::new(&mut self.inner).poll_frame(cx) else {
+            ready!(self.poll_timers(cx));
+            return Poll::Ready(Some(Err(Expired.into())));
+        };
         match &mut polled {
             Some(Ok(frame)) => {
                 let bytes = clean(frame);
@@ -157,7 +190,7 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Closing<B> {
             Some(Err(_)) => self.end(true),
             None => self.end(false),
         }
-        Poll::Ready(polled)
+        Poll::Ready(polled.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -249,56 +282,4 @@ fn clean(frame: &mut Frame<Bytes>) -> usize {
         headers::trailers(trailers);
     }
     frame.data_ref().map_or(0, Bytes::len)
-}
-
-/// A request body that can be offered to another instance as long as nobody took anything of it.
-#[derive(Debug, Clone)]
-pub struct Offered(Arc<Mutex<Offer>>);
-
-#[derive(Debug)]
-struct Offer {
-    body: Body,
-    is_touched: bool,
-}
-
-impl Offered {
-    /// Nothing taken yet.
-    pub fn new(body: Body) -> Self {
-        Self(Arc::new(Mutex::new(Offer {
-            body,
-            is_touched: false,
-        })))
-    }
-
-    /// Whether another instance would get all of it.
-    pub fn is_whole(&self) -> bool {
-        !self.offer().is_touched
-    }
-
-    fn offer(&self) -> std::sync::MutexGuard<'_, Offer> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl HttpBody for Offered {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let mut offer = self.offer();
-        let polled = ready!(Pin::new(&mut offer.body).poll_frame(cx));
-        offer.is_touched |= polled.is_some();
-        Poll::Ready(polled)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.offer().body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.offer().body.size_hint()
-    }
 }

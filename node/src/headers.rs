@@ -23,6 +23,8 @@ use crate::telemetry::trace::{self, TraceId};
 
 /// Who called: the caller's SPIFFE ID, set by the callee's agent for its app.
 pub const CALLER: HeaderName = HeaderName::from_static("starling-caller");
+/// The callee's agent to the caller's: `no` where another try would only add to the load of what is failing.
+pub const RETRY: HeaderName = HeaderName::from_static("starling-retry");
 /// How many times a request went through a caller's agent.
 pub const HOPS: HeaderName = HeaderName::from_static("starling-hops");
 

@@ -7,6 +7,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use starling_gossip::{Catalogue, Membership, NodeName, ServiceName};
 use starling_transport::{Identities, Pool, SpiffeId, TrustDomain};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -14,6 +15,7 @@ use crate::apps::Apps;
 use crate::balance::Balancer;
 use crate::config::{Config, Protocol};
 use crate::control::{self, Control};
+use crate::guard::Guards;
 use crate::issuer::Role;
 use crate::memory::Peak;
 use crate::plaintext::Plaintext;
@@ -54,6 +56,8 @@ pub struct Host {
     pub apps: Apps,
     /// Requests that may wait for an instance.
     pub pending: Arc<Semaphore>,
+    /// What keeps calls within bounds.
+    pub guards: Guards,
     /// Connections of local apps that may be open.
     pub connections: Arc<Semaphore>,
     connections_max: usize,
@@ -113,6 +117,7 @@ impl Host {
             trust_domain,
             apps: Apps::new(limits.connect, limits.header_bytes),
             pending: Arc::new(Semaphore::new(limits.pending as usize)),
+            guards: Guards::default(),
             connections: Arc::new(Semaphore::new(limits.connections as usize)),
             connections_max: limits.connections as usize,
             peak: Peak::default(),
@@ -162,7 +167,10 @@ impl Host {
         }
         let config = self.config.load();
         let balancer = Balancer::new(&config.zone, config.limits.streams_per_peer);
-        balancer.reconcile(self.membership.catalogue().instances(service.as_str()));
+        balancer.reconcile(
+            self.membership.catalogue().instances(service.as_str()),
+            Instant::now(),
+        );
         balancers.insert(service.clone(), balancer.clone());
         balancer
     }
@@ -227,9 +235,12 @@ impl Host {
         let mut changes = self.membership.changes();
         while changes.changed().await.is_ok() {
             let catalogue: Arc<Catalogue> = self.membership.catalogue();
+            let mut keyed = Vec::new();
             for (service, balancer) in self.balancers() {
-                balancer.reconcile(catalogue.instances(service.as_str()));
+                balancer.reconcile(catalogue.instances(service.as_str()), Instant::now());
+                keyed.extend(balancer.has_keys().then_some(balancer));
             }
+            replace_keys(keyed).await;
         }
     }
 }
@@ -237,3 +248,13 @@ impl Host {
 /// Copies of requests under way at a time: more would be a load of its own. Each holds what its callee has not taken yet
 /// of the body, a few hundred KiB at most.
 const MIRRORS_MAX: usize = 64;
+/// Makes tables of keys beside the tasks that carry calls.
+async fn replace_keys(balancers: Vec<Arc<Balancer>>) {
+    if balancers.is_empty() {
+        return;
+    }
+    let work = move || balancers.iter().for_each(|one| one.replace_keys());
+    if let Err(error) = tokio::task::spawn_blocking(work).await {
+        tracing::error!(%error, "keys keep their old places");
+    }
+}

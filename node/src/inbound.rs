@@ -3,6 +3,8 @@
 //! The caller is whom its certificate proved, the callee the identity that we proved to it. Nothing in a request can
 //! change either.
 
+pub(crate) mod bounds;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,6 +21,7 @@ use crate::body::{Body, Call, Closing, Counted, Judged, boxed, full};
 use crate::config::Protocol;
 use crate::control;
 use crate::grpc::Tongue;
+use crate::guard::Refusal;
 use crate::headers;
 use crate::host::Host;
 use crate::policy::{Entry, Live, Verdict, Where};
@@ -28,6 +31,7 @@ use crate::telemetry::access::AccessLine;
 use crate::telemetry::series::{OTHER, Side, Traffic};
 use crate::telemetry::trace::{self, TraceId};
 use crate::upgrade::{self, Switched};
+use bounds::Admitted;
 
 /// Serves one connection from another agent until it ends or the host drains.
 pub async fn serve(host: Arc<Host>, session: Session, limits: Limits) {
@@ -194,13 +198,13 @@ async fn http(
             let work = forward(host, entry, &verdict, &caller, request, &mut line);
             tokio::select! {
                 outcome = work => outcome,
-                () = live.denied() => Err(Reason::Denied),
+                () = live.denied() => Err(Reason::Denied.into()),
             }
         }
-        Err(refused) => Err(refused.note(&mut line)),
+        Err(refused) => Err(refused.note(&mut line).into()),
     };
     let response = match outcome {
-        Ok(response) => {
+        Ok((response, admitted)) => {
             line.set_status(response.status());
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 return (upgrade::with_line(response, line), traffic);
@@ -210,14 +214,16 @@ async fn http(
                 line,
                 pick: None,
                 broken: Reason::AppBroken,
+                timers: admitted.timers(),
+                held: admitted.held,
             };
             Response::from_parts(head, boxed(Closing::new(body, call)))
         }
-        Err(reason) => {
-            line.fail(reason);
-            line.set_status(reason.status());
+        Err(refusal) => {
+            line.fail(refusal.reason);
+            line.set_status(refusal.reason.status());
             line.finish();
-            tongue.failure(reason, live.callee()).map(full)
+            refusal.response(tongue, live.callee()).map(full)
         }
     };
     (response, traffic)
@@ -230,19 +236,25 @@ async fn forward(
     caller: &SpiffeId,
     request: Request<Body>,
     line: &mut AccessLine,
-) -> Result<Response<Body>, Reason> {
+) -> Result<(Response<Body>, Admitted), Refusal> {
+    let service = &entry.service;
+    let admitted = bounds::admit(host, service, caller.as_str(), request.headers()).await?;
     let (mut head, body) = request.into_parts();
     line.set_trace(prepare(entry, verdict, caller, &mut head)?);
-    let service = &entry.service;
-    let mut response = if head.headers.contains_key(UPGRADE) {
-        Box::pin(upgrade::ask_app(host, service, head)).await?
-    } else {
-        let body = boxed(Counted::new(body, line.traffic()));
+    admitted.tell_app(&mut head.headers);
+    let traffic = line.traffic();
+    let asked = async {
+        if head.headers.contains_key(UPGRADE) {
+            return Box::pin(upgrade::ask_app(host, service, head)).await;
+        }
+        let body = boxed(Counted::new(body, traffic));
         let sent = host.apps.request(service, Request::from_parts(head, body));
-        sent.await?.map(boxed)
+        Ok(sent.await?.map(boxed))
     };
+    let mut response = admitted.within(asked).await?;
     headers::response_from_app(response.headers_mut());
-    Ok(response)
+    bounds::mark_vain(host, service, &mut response);
+    Ok((response, admitted))
 }
 
 /// Makes of a request that was let through what the app gets.

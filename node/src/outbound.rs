@@ -4,9 +4,11 @@ mod attempts;
 mod direct;
 mod exchange;
 mod http;
+mod manner;
 mod mirror;
 mod send;
 mod tcp;
+mod verdict;
 
 use std::io;
 use std::sync::Arc;
@@ -18,8 +20,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::manner::{Manner, Manners};
 use crate::balance::Balancer;
-use crate::config::{Protocol, Upstream};
+use crate::config::{CallSettings, Protocol, Upstream};
 use crate::host::Host;
 use crate::telemetry::series::{Series, Side};
 
@@ -32,6 +35,7 @@ struct Route {
     callee: SpiffeId,
     caller_name: ServiceName,
     balancer: Arc<Balancer>,
+    manners: Arc<Manners>,
     declared: Option<Protocol>,
 }
 
@@ -56,12 +60,13 @@ impl Listener {
         loop {
             let accepted = tokio::select! {
                 accepted = self.accept(&host) => accepted,
+                Ok(()) = upstream.changed() => {
+                    route = route.with(&upstream.borrow_and_update());
+                    continue;
+                }
                 () = closed.cancelled() => return,
                 () = host.drain.cancelled() => return,
             };
-            if upstream.has_changed().unwrap_or(false) {
-                route = Route::new(&host, &upstream.borrow_and_update());
-            }
             match accepted {
                 Ok((socket, permit)) => {
                     host.peak.note(host.connections_open());
@@ -101,8 +106,21 @@ impl Route {
             callee: host.service_id(&upstream.service),
             caller_name: upstream.caller.clone(),
             balancer: host.balancer(&upstream.service),
+            manners: Manners::new(base(host, upstream)),
             declared: upstream.protocol,
         })
+    }
+
+    /// What `upstream` says now. Connections that are open follow it as well, but for who calls whom.
+    fn with(&self, upstream: &Upstream) -> Arc<Self> {
+        let mut route = Self::new(&self.host, upstream);
+        if (&self.service, &self.caller_name) == (&upstream.service, &upstream.caller)
+            && let Some(route) = Arc::get_mut(&mut route)
+        {
+            self.manners.set(base(&self.host, upstream));
+            route.manners = self.manners.clone();
+        }
+        route
     }
 
     /// The same caller's way to another service.
@@ -114,6 +132,13 @@ impl Route {
             callee: self.host.service_id(service),
             caller_name: self.caller_name.clone(),
             balancer: self.host.balancer(service),
+            manners: Manners::new(Manner::new(
+                &self.host,
+                &self.caller_name,
+                service,
+                "",
+                &Arc::<CallSettings>::default(),
+            )),
             declared: None,
         })
     }
@@ -163,6 +188,12 @@ impl Route {
             protocol,
         )
     }
+}
+
+/// How calls through `upstream` are made, unless a rule says otherwise.
+fn base(host: &Host, upstream: &Upstream) -> Manner {
+    let (caller, callee) = (&upstream.caller, &upstream.service);
+    Manner::new(host, caller, callee, "", &upstream.calls)
 }
 
 /// What the app seems to speak: HTTP begins with a method in capitals and a space.

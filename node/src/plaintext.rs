@@ -20,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 use crate::body::{Body, Call, Closing, Counted, boxed, full};
 use crate::config::{Mode, Protocol, Service};
 use crate::grpc::Tongue;
+use crate::guard::Refusal;
 use crate::host::Host;
+use crate::inbound::bounds::{self, Admitted};
 use crate::policy::Entry;
 use crate::reason::Reason;
 use crate::telemetry::access::AccessLine;
@@ -263,31 +265,40 @@ async fn call(
     begin(&mut line, host, ip);
     let tongue = Tongue::of(request.headers());
     let connection = hyper::upgrade::on(&mut request);
-    match ask(host, service, request, &mut line).await {
-        Ok(response) => {
+    match ask(host, service, ip, request, &mut line).await {
+        Ok((response, admitted)) => {
             line.set_status(response.status());
             let (mut head, body) = response.into_parts();
             headers::response_from_app(&mut head.headers);
             head.version = http::Version::HTTP_11;
             if let Some(side) = Switched::take(&mut head.extensions) {
-                next.switch(&mut head.headers, connection, side, line, None);
+                next.switch(
+                    &mut head.headers,
+                    connection,
+                    side,
+                    line,
+                    None,
+                    admitted.held,
+                );
                 return Response::from_parts(head, body);
             }
             let call = Call {
                 line,
                 pick: None,
                 broken: Reason::AppBroken,
+                timers: admitted.timers(),
+                held: admitted.held,
             };
             Response::from_parts(
                 head,
                 tongue.ending(Closing::new(body, call), Reason::AppBroken),
             )
         }
-        Err(reason) => {
-            line.fail(reason);
-            line.set_status(reason.status());
+        Err(refusal) => {
+            line.fail(refusal.reason);
+            line.set_status(refusal.reason.status());
             line.finish();
-            tongue.failure(reason, service.name.as_str()).map(full)
+            refusal.response(tongue, service.name.as_str()).map(full)
         }
     }
 }
@@ -295,23 +306,35 @@ async fn call(
 async fn ask(
     host: &Host,
     service: &Service,
+    ip: IpAddr,
     request: Request<Incoming>,
     line: &mut AccessLine,
-) -> Result<Response<Body>, Reason> {
+) -> Result<(Response<Body>, Admitted), Refusal> {
+    let admitted = bounds::admit(host, service, &caller(ip), request.headers()).await?;
     let (mut head, body) = request.into_parts();
     // A caller without identity is cleaned like an app of this host, and `starling-caller` stays away.
     line.set_trace(headers::request_from_app(&mut head, service.name.as_str())?);
-    if head.headers.contains_key(UPGRADE) {
-        return Box::pin(upgrade::ask_app(host, service, head)).await;
-    }
-    let body = boxed(Counted::new(body, line.traffic()));
-    let request = Request::from_parts(head, body);
-    Ok(host.apps.request(service, request).await?.map(boxed))
+    admitted.tell_app(&mut head.headers);
+    let traffic = line.traffic();
+    let asked = async {
+        if head.headers.contains_key(UPGRADE) {
+            return Box::pin(upgrade::ask_app(host, service, head)).await;
+        }
+        let body = boxed(Counted::new(body, traffic));
+        let sent = host.apps.request(service, Request::from_parts(head, body));
+        Ok(sent.await?.map(boxed))
+    };
+    let response = admitted.within(asked).await?;
+    Ok((response, admitted))
 }
 
 fn begin(line: &mut AccessLine, host: &Host, ip: IpAddr) {
-    line.set_caller(&format!("plaintext:{ip}"));
+    line.set_caller(&caller(ip));
     line.set_instance(&host.node);
+}
+
+fn caller(ip: IpAddr) -> String {
+    format!("plaintext:{ip}")
 }
 
 /// Connections in plaintext at a time, over all services: two file descriptors each. Apps of this host have their own.

@@ -27,6 +27,7 @@ pub enum Reason {
     NoInstance,
     NoIdentity,
     Overloaded,
+    RateLimited,
     Draining,
     ConnectFailed,
     WrongIdentity,
@@ -44,7 +45,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the page.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::BadRequest,
         Self::HeaderTooLarge,
         Self::BodyTooLarge,
@@ -57,6 +58,7 @@ impl Reason {
         Self::NoInstance,
         Self::NoIdentity,
         Self::Overloaded,
+        Self::RateLimited,
         Self::Draining,
         Self::ConnectFailed,
         Self::WrongIdentity,
@@ -192,7 +194,12 @@ impl Reason {
             Self::Overloaded => (
                 "overloaded",
                 503,
-                "a stated limit is reached; look at [limits] and starling_requests_total by reason",
+                "a stated limit is reached; look at [limits], `limits` of upstream and service, and starling_requests_total",
+            ),
+            Self::RateLimited => (
+                "rate-limited",
+                429,
+                "the caller sends faster than a rate allows; wait for Retry-After, or look at `rate` in the TOML",
             ),
             Self::Draining => ("draining", 503, "the agent is shutting down; try again"),
             Self::ConnectFailed => (

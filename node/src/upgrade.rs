@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use crate::balance::Pick;
 use crate::body::{Body, boxed, full};
 use crate::config::{HttpVersion, Service};
+use crate::guard::Held;
 use crate::host::Host;
 use crate::policy::Live;
 use crate::pump::{self, End, Socket};
@@ -197,6 +198,8 @@ struct Switch {
     line: AccessLine,
     /// The instance, which counts the call as in flight; none for callers without the mesh.
     _pick: Option<Pick>,
+    /// What others wait for.
+    _held: Held,
 }
 
 impl Next {
@@ -208,6 +211,7 @@ impl Next {
         side: Side,
         line: AccessLine,
         pick: Option<Pick>,
+        held: Held,
     ) {
         fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         fields.insert(UPGRADE, side.protocol.clone());
@@ -216,6 +220,7 @@ impl Next {
             side,
             line,
             _pick: pick,
+            _held: held,
         };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(switch);
     }

@@ -1,15 +1,24 @@
+//! What all tests of balancing share, and those of what is learnt of instances.
+
+mod algorithms;
+mod oracle;
+mod outliers;
+mod zones;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use starling_gossip::ServiceName;
+use starling_gossip::{Liveness, NodeName, ServiceName};
 
 use super::*;
+use crate::reason::Reason;
 
 const ZONE: &str = "here";
 
 /// A balancer with a clock and dice of its own.
 struct World {
     balancer: Arc<Balancer>,
+    lane: Lane,
     instances: Vec<Instance>,
     now: Instant,
     rng: fastrand::Rng,
@@ -51,6 +60,7 @@ impl World {
     fn with(instances: Vec<Instance>, in_flight_max: u32) -> Self {
         let balancer = Balancer::new(ZONE, in_flight_max);
         let mut world = Self {
+            lane: balancer.lane(&Arc::default()),
             balancer,
             instances,
             now: Instant::now(),
@@ -64,12 +74,30 @@ impl World {
     fn announce(&mut self, change: impl FnOnce(&mut Vec<Instance>)) {
         change(&mut self.instances);
         let shared: Vec<_> = self.instances.iter().cloned().map(Arc::new).collect();
-        self.balancer.reconcile(&shared);
+        self.balancer.reconcile(&shared, self.now);
+        self.balancer.replace_keys();
+    }
+
+    /// Calls are made like this from now on.
+    fn set(&mut self, change: impl FnOnce(&mut CallSettings)) {
+        let mut settings = CallSettings::clone(self.lane.settings());
+        change(&mut settings);
+        self.lane = self.balancer.lane(&Arc::new(settings));
     }
 
     fn pick(&mut self) -> Option<Pick> {
-        self.balancer
-            .pick(self.now, &mut self.rng, &[], &Subset::default())
+        self.pick_but(&[])
+    }
+
+    /// A pick of a call that tried `skip`.
+    fn pick_but(&mut self, skip: &[NodeName]) -> Option<Pick> {
+        self.ask(skip, None)
+    }
+
+    fn ask(&mut self, skip: &[NodeName], key: Option<u64>) -> Option<Pick> {
+        let subset = &Subset::default();
+        let ask = Ask { skip, subset, key };
+        self.lane.pick(&ask, self.now, &mut self.rng)
     }
 
     fn wait(&mut self, time: Duration) {
@@ -110,10 +138,7 @@ impl World {
                 .map(|other| other.node.clone())
                 .collect();
             others.remove(*index);
-            let mut pick = self
-                .balancer
-                .pick(self.now, &mut self.rng, &others, &Subset::default())
-                .unwrap();
+            let mut pick = self.pick_but(&others).unwrap();
             pick.failed(reason, self.now, &mut self.rng);
         }
     }
@@ -128,18 +153,9 @@ fn nobody_to_pick() {
     let mut world = World::new(0);
     assert!(world.balancer.is_empty());
     assert!(world.pick().is_none());
-    let world = World::new(2);
-    let mut rng = fastrand::Rng::with_seed(1);
-    assert!(
-        world
-            .balancer
-            .pick(world.now, &mut rng, &[node(0), node(1)], &Subset::default())
-            .is_none()
-    );
-    let pick = world
-        .balancer
-        .pick(world.now, &mut rng, &[node(0)], &Subset::default())
-        .unwrap();
+    let mut world = World::new(2);
+    assert!(world.pick_but(&[node(0), node(1)]).is_none());
+    let pick = world.pick_but(&[node(0)]).unwrap();
     assert_eq!(pick.instance().node, node(1));
 }
 
@@ -246,7 +262,7 @@ fn a_failed_connection_ejects_until_the_backoff_ends_and_one_call_finds_out() {
         .filter(|pick| pick.instance().node == node(0))
         .collect();
     assert_eq!(probes.len(), 1, "one call finds out");
-    let at = held.iter().position(|pick| pick.is_probe).unwrap();
+    let at = held.iter().position(Pick::is_probe).unwrap();
     held[at].answered(world.now + ms(1));
     assert_eq!(world.view(0).ejected_for, None);
     drop(held);
@@ -259,12 +275,8 @@ fn a_probe_that_fails_or_is_given_up() {
     world.fail(&[0], Reason::AppUnreachable);
     world.wait(ms(1250));
     // Given up: the next call may probe.
-    let only = [node(1)];
-    let pick = world
-        .balancer
-        .pick(world.now, &mut world.rng, &only, &Subset::default())
-        .unwrap();
-    assert!(pick.is_probe && !pick.is_last_resort());
+    let pick = world.pick_but(&[node(1)]).unwrap();
+    assert!(pick.is_probe() && !pick.is_last_resort());
     drop(pick);
     // Failed: ejected for longer.
     world.fail(&[0], Reason::AppUnreachable);
@@ -273,19 +285,6 @@ fn a_probe_that_fails_or_is_given_up() {
         (ms(1500)..=ms(2500)).contains(&ejected_for),
         "{ejected_for:?}"
     );
-}
-
-#[test]
-fn refusals_of_the_call_itself_are_not_the_instances_fault() {
-    let mut world = World::new(2);
-    for _ in 0..50 {
-        world.fail(&[0], Reason::Denied);
-    }
-    assert_eq!(world.view(0).ejected_for, None);
-    for _ in 0..5 {
-        world.fail(&[0], Reason::Timeout);
-    }
-    assert!(world.view(0).ejected_for.is_some());
 }
 
 #[test]
@@ -310,37 +309,6 @@ fn all_ejected_is_not_none() {
     let mut world = World::new(1);
     world.announce(|instances| instances[0].healthy = false);
     assert!(world.pick().unwrap().is_last_resort());
-}
-
-#[test]
-fn the_nearer_zone_comes_first_until_it_is_ejected_or_full() {
-    let mut world = World::new(4);
-    world.announce(|instances| {
-        instances[2..]
-            .iter_mut()
-            .for_each(|far| far.zone = "there".into())
-    });
-    let got = world.calls(100, ms(10), |_| ms(10));
-    assert_eq!(got[0] + got[1], 100, "{got:?}");
-
-    // Full: 8 calls each, then the other zone, then anyone.
-    let held: Vec<_> = (0..20).map(|_| world.pick().unwrap()).collect();
-    let near = held
-        .iter()
-        .filter(|pick| pick.instance().zone.as_ref() == ZONE)
-        .count();
-    assert_eq!(near, 16);
-    drop(held);
-    let held: Vec<_> = (0..40).map(|_| world.pick().unwrap()).collect();
-    assert!(
-        held.iter().all(|pick| !pick.is_last_resort()),
-        "full is no failure"
-    );
-    drop(held);
-
-    world.fail(&[0, 1], Reason::ConnectFailed);
-    let got = world.calls(100, Duration::ZERO, |_| ms(10));
-    assert_eq!(got[2] + got[3], 100, "{got:?}");
 }
 
 #[test]
@@ -417,13 +385,17 @@ fn many_threads_leave_no_call_in_flight() {
     let world = World::new(3);
     std::thread::scope(|scope| {
         for seed in 0..4 {
-            let (balancer, now) = (world.balancer.clone(), world.now);
+            let (lane, now) = (world.balancer.lane(&Arc::default()), world.now);
             scope.spawn(move || {
                 let mut rng = fastrand::Rng::with_seed(seed);
+                let subset = &Subset::default();
                 for call in 0..2000 {
-                    let mut pick = balancer
-                        .pick(now, &mut rng, &[], &Subset::default())
-                        .unwrap();
+                    let ask = Ask {
+                        skip: &[],
+                        subset,
+                        key: None,
+                    };
+                    let mut pick = lane.pick(&ask, now, &mut rng).unwrap();
                     match call % 5 {
                         0 => pick.failed(Reason::ConnectFailed, now, &mut rng),
                         1 => drop(pick),

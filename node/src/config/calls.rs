@@ -36,16 +36,16 @@ pub struct CallOverrides {
 }
 
 /// The tables as written.
-pub(super) struct Tables<'r> {
-    pub(super) balance: Option<&'r Spanned<raw::Balance>>,
-    pub(super) retry: Option<&'r Spanned<raw::Retry>>,
-    pub(super) timeout: Option<&'r Spanned<raw::Timeouts>>,
-    pub(super) limits: Option<&'r Spanned<raw::CallLimits>>,
-    pub(super) outlier: Option<&'r Spanned<raw::Outlier>>,
+pub(in crate::config) struct Tables<'r> {
+    pub(in crate::config) balance: Option<&'r Spanned<raw::Balance>>,
+    pub(in crate::config) retry: Option<&'r Spanned<raw::Retry>>,
+    pub(in crate::config) timeout: Option<&'r Spanned<raw::Timeouts>>,
+    pub(in crate::config) limits: Option<&'r Spanned<raw::CallLimits>>,
+    pub(in crate::config) outlier: Option<&'r Spanned<raw::Outlier>>,
 }
 
 impl CallOverrides {
-    pub(super) fn check(tables: &Tables<'_>, checker: &mut Checker<'_>) -> Self {
+    pub(in crate::config) fn check(tables: &Tables<'_>, checker: &mut Checker<'_>) -> Self {
         Self {
             balance: tables.balance.map(|raw| Balance::check(raw, checker)),
             retry: tables.retry.map(|raw| Retry::check(raw, checker)),
@@ -53,6 +53,25 @@ impl CallOverrides {
             limits: tables.limits.map(|raw| CallLimits::check(raw, checker)),
             outlier: tables.outlier.map(|raw| Outlier::check(raw, checker)),
         }
+    }
+
+    /// Whether they say nothing at all.
+    pub fn is_empty(&self) -> bool {
+        self.tables().next().is_none()
+    }
+
+    /// The names of the tables that somebody wrote.
+    pub fn tables(&self) -> impl Iterator<Item = &'static str> {
+        let tables = [
+            ("balance", self.balance.is_some()),
+            ("retry", self.retry.is_some()),
+            ("timeout", self.timeout.is_some()),
+            ("limits", self.limits.is_some()),
+            ("outlier", self.outlier.is_some()),
+        ];
+        tables
+            .into_iter()
+            .filter_map(|(name, is_written)| is_written.then_some(name))
     }
 
     /// These where they say something, else `base`.

@@ -195,7 +195,7 @@ const TIMEOUT: Section = Section {
 };
 const CALL_LIMITS: Section = Section {
     name: "limits",
-    title: "limits of an upstream",
+    title: "limits of calls",
     keys: keys_of::<raw::calls::CallLimits>,
     tables: &[&RATE],
 };
@@ -238,9 +238,14 @@ const MATCH: Section = Section {
     tables: &[],
 };
 /// The tables within a rule.
-const RULE_PARTS: [&Section; 10] = [
+const RULE_PARTS: [&Section; 15] = [
     &MATCH,
     &SPLIT,
+    &BALANCE,
+    &RETRY,
+    &TIMEOUT,
+    &CALL_LIMITS,
+    &OUTLIER,
     &Section {
         name: "sticky",
         title: "`sticky`",

@@ -15,10 +15,18 @@ use crate::reason::Reason;
 use crate::{inbound, upgrade};
 
 /// Why one attempt failed, and whether the app can have seen the request.
+#[derive(Debug)]
 pub(super) struct Failure {
     pub(super) reason: Reason,
     /// The app cannot have seen it, so it may be sent again whatever its method.
     pub(super) may_repeat: bool,
+}
+
+/// How a request reaches its callee.
+pub(super) enum Way {
+    Mesh(Requester),
+    /// Within this node.
+    Local,
 }
 
 /// Sends the request to the instance that was picked, over the mesh or within this node.
@@ -27,9 +35,15 @@ pub(super) async fn exchange(
     pick: &Pick,
     request: Request<Body>,
 ) -> Result<Response<Body>, Failure> {
+    let way = reach(route, pick).await?;
+    ask(route, pick, way, request).await
+}
+
+/// A way to the instance. Nothing of a request is sent yet.
+pub(super) async fn reach(route: &Route, pick: &Pick) -> Result<Way, Failure> {
     let instance = pick.instance();
     if instance.node == route.host.node {
-        return Ok(inbound::local(&route.host, &route.caller, &route.callee, request).await);
+        return Ok(Way::Local);
     }
     let addrs = route.addresses(instance);
     let requester = route
@@ -37,12 +51,28 @@ pub(super) async fn exchange(
         .pool
         .get(&route.caller, &route.callee, &addrs)
         .await;
-    let requester = requester.map_err(|error| Failure {
+    requester.map(Way::Mesh).map_err(|error| Failure {
         reason: dial_reason(&error),
         may_repeat: true,
-    })?;
-    ask(&requester, request).await.map_err(|error| {
-        tracing::debug!(callee = %route.service, node = %instance.node, %error, "request failed");
+    })
+}
+
+/// Sends the request that way.
+pub(super) async fn ask(
+    route: &Route,
+    pick: &Pick,
+    way: Way,
+    request: Request<Body>,
+) -> Result<Response<Body>, Failure> {
+    let requester = match way {
+        Way::Mesh(requester) => requester,
+        Way::Local => {
+            return Ok(inbound::local(&route.host, &route.caller, &route.callee, request).await);
+        }
+    };
+    ask_peer(&requester, request).await.map_err(|error| {
+        let node = &pick.instance().node;
+        tracing::debug!(callee = %route.service, %node, %error, "request failed");
         let may_repeat = error.is_unsent();
         Failure {
             reason: match error.kind() {
@@ -56,7 +86,7 @@ pub(super) async fn exchange(
 }
 
 /// Sends a request, or asks for the upgrade that it wants.
-async fn ask(
+async fn ask_peer(
     requester: &Requester,
     request: Request<Body>,
 ) -> Result<Response<Body>, RequestError> {

@@ -1,6 +1,7 @@
 //! HTTP requests of local apps.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ::http::{Request, Response, Version};
@@ -14,6 +15,7 @@ use crate::body::{Body, Call, Closing, full};
 use crate::config::Protocol;
 use crate::conversation;
 use crate::grpc::Tongue;
+use crate::guard::Held;
 use crate::headers;
 use crate::reason::Reason;
 use crate::telemetry::access::AccessLine;
@@ -27,11 +29,15 @@ pub(super) async fn serve(route: Arc<Route>, socket: TcpStream) {
     let limits = route.host.config.load().limits.clone();
     let drain = route.host.drain.clone();
     let next = Arc::<upgrade::Next>::default();
+    let Ok(source) = socket.peer_addr() else {
+        return;
+    };
     let leave = next.clone();
     let service = service_fn(move |request| {
         let (route, series, next) = (route.clone(), series.clone(), leave.clone());
         // Boxed, so that an idle connection holds no room for a call: hyper keeps as much as one call needs.
-        Box::pin(async move { Ok::<_, Infallible>(call(&route, &series, &next, request).await) })
+        let call = async move { call(&route, &series, &next, source.ip(), request).await };
+        Box::pin(async move { Ok::<_, Infallible>(call.await) })
     });
     conversation::serve(socket, service, &limits, &drain).await;
     next.run(limits.idle, std::future::pending()).await;
@@ -42,12 +48,13 @@ async fn call(
     route: &Arc<Route>,
     series: &Arc<Series>,
     next: &upgrade::Next,
+    source: IpAddr,
     mut request: Request<Incoming>,
 ) -> Response<Body> {
     let mut line = AccessLine::request(series, request.method(), request.uri().path());
     let tongue = Tongue::of(request.headers());
     let connection = hyper::upgrade::on(&mut request);
-    match send(route, request, &mut line).await {
+    match send(route, source, request, &mut line).await {
         Ok(sent) => {
             line.set_status(sent.response.status());
             let (mut head, body) = sent.response.into_parts();
@@ -59,22 +66,25 @@ async fn call(
             }
             sent.directed.answer(&mut head.headers);
             if let Some(side) = Switched::take(&mut head.extensions) {
-                next.switch(&mut head.headers, connection, side, line, sent.pick);
+                let held = Held::counted(sent.counted);
+                next.switch(&mut head.headers, connection, side, line, sent.pick, held);
                 return Response::from_parts(head, body);
             }
             let call = Call {
                 line,
                 pick: sent.pick,
                 broken: Reason::UpstreamReset,
+                held: Held::counted(sent.counted),
+                timers: sent.timers,
             };
             let broken = Reason::UpstreamReset;
             Response::from_parts(head, tongue.ending(Closing::new(body, call), broken))
         }
-        Err(reason) => {
-            line.fail(reason);
-            line.set_status(reason.status());
+        Err(refusal) => {
+            line.fail(refusal.reason);
+            line.set_status(refusal.reason.status());
             line.finish();
-            tongue.failure(reason, route.service.as_str()).map(full)
+            refusal.response(tongue, route.service.as_str()).map(full)
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::{Duration, Instant};
 
 use super::Route;
 use super::exchange::exchange;
+use crate::balance::Ask;
 use crate::body::copy::copied;
 use crate::body::{Body, boxed};
 use crate::reason::Reason;
@@ -53,9 +54,15 @@ pub(super) fn copy(route: &Arc<Route>, mirror: &Mirror, head: &request::Parts, b
 
 /// One try; what comes back is read, so that the app sees a caller like any other, and dropped.
 async fn send(route: &Route, subset: &Subset, request: Request<Body>) -> Result<(), Reason> {
-    let picked = route
-        .balancer
-        .pick(Instant::now(), &mut fastrand::Rng::new(), &[], subset);
+    let ask = Ask {
+        skip: &[],
+        subset,
+        key: None,
+    };
+    let manner = route.manners.of(route, None);
+    let picked = manner
+        .lane
+        .pick(&ask, Instant::now(), &mut fastrand::Rng::new());
     let mut pick = picked.ok_or(Reason::NoInstance)?;
     let response = exchange(route, &pick, request)
         .await

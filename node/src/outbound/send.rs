@@ -1,20 +1,27 @@
 //! One request and its attempts: which failures may be repeated, and how often.
 
+use std::future::poll_fn;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::attempts::Attempts;
 use super::direct::Directed;
-use super::exchange::{Failure, exchange};
+use super::exchange::{Failure, ask, reach};
+use super::manner::Manner;
+use super::verdict::Verdict;
 use super::{Route, mirror};
 use crate::balance::Pick;
-use crate::body::{Body, Counted, Offered, boxed, full};
+use crate::body::{Body, Counted, Offered, Timers, boxed, full};
+use crate::deadline::{self, Deadline};
+use crate::guard::{self, Refusal};
 use crate::headers;
 use crate::reason::Reason;
 use crate::telemetry::access::AccessLine;
+use crate::telemetry::series::Traffic;
 
 /// What came of a request.
 pub(super) struct Sent {
@@ -22,15 +29,21 @@ pub(super) struct Sent {
     pub(super) pick: Option<Pick>,
     pub(super) response: Response<Body>,
     pub(super) directed: Directed,
+    /// Its place among the requests under way.
+    pub(super) counted: Option<guard::Counted>,
+    /// What the rest of the answer is held to.
+    pub(super) timers: Option<Box<Timers>>,
 }
 
 /// Does what the route says of the request, and tries instances until one answers, as far as that is safe.
 pub(super) async fn send(
     route: &Arc<Route>,
+    source: IpAddr,
     request: Request<Incoming>,
     line: &mut AccessLine,
-) -> Result<Sent, Reason> {
-    let (mut head, body) = request.into_parts();
+) -> Result<Sent, Refusal> {
+    let (began, (mut head, body)) = (Instant::now(), request.into_parts());
+    let claimed = deadline::claimed(&head.headers);
     line.set_trace(headers::request_from_app(
         &mut head,
         route.service.as_str(),
@@ -45,8 +58,14 @@ pub(super) async fn send(
             pick: None,
             response: answer.map(full),
             directed,
+            counted: None,
+            timers: None,
         });
     }
+    let manner = route.manners.of(route, directed.rule.as_ref());
+    let settings = manner.settings();
+    let counted = manner.admit(&head.headers, source, Instant::now())?;
+    let deadline = Deadline::new(claimed, settings.timeout.request, began);
     let body = directed.capped(&head, boxed(Counted::new(body, line.traffic())))?;
     let over = body.over();
     let mut body = boxed(body);
@@ -56,53 +75,100 @@ pub(super) async fn send(
     {
         body = mirror::copy(route, mirror, &head, body);
     }
-    let body = Offered::new(body);
-    let mut attempts = Attempts::new(route, &directed);
-    let mut is_repeated = false;
+    let kept = if settings.retry.is_declared {
+        KEPT_BYTES_MAX
+    } else {
+        0
+    };
+    let body = Offered::new(body, kept);
+    let mut attempts =
+        Attempts::new(route, &directed, &manner, deadline).keyed(&head.headers, source);
+    let mut pick = attempts.next().await?;
     loop {
-        let mut pick = attempts.next().await?;
         line.set_instance(&pick.instance().node);
-        let request = Request::from_parts(head.clone(), boxed(body.clone()));
-        let sent = exchange(route, &pick, request).await;
+        if let Some(deadline) = deadline {
+            deadline::tell(&mut head.headers, deadline.at, Instant::now());
+        }
+        let request = Request::from_parts(head.clone(), boxed(body.offer()));
+        let bounds = Bounds::new(&manner, deadline, line.traffic());
+        let outcome = try_once(route, &pick, request, bounds).await;
         if over.is_over() {
             // Whatever came of it came of that: the app got half a request.
-            return Err(Reason::BodyTooLarge);
+            return Err(Reason::BodyTooLarge.into());
         }
-        let failure = match sent {
-            Ok(response) => match peer_reason(&response) {
-                // The callee's agent gave up before its app saw anything.
-                Some(reason) if reason.is_unsent() && body.is_whole() => Failure {
-                    reason,
-                    may_repeat: true,
-                },
-                reason => {
-                    if reason.is_none() {
-                        pick.answered(Instant::now());
-                    }
-                    let pick = Some(pick);
-                    return Ok(Sent {
-                        pick,
-                        response,
-                        directed,
-                    });
-                }
-            },
-            Err(failure) => failure,
+        let verdict = match &outcome {
+            Ok(response) => Verdict::of(response),
+            Err(_) if deadline.is_some_and(|deadline| deadline.is_over()) => Verdict::late(),
+            Err(failure) => Verdict::failed(failure),
         };
-        let once_more = is_idempotent(&head.method)
-            && !std::mem::replace(&mut is_repeated, !failure.may_repeat);
-        attempts.failed(pick, failure.reason);
-        if !(body.is_whole() && (failure.may_repeat || once_more)) {
-            return Err(failure.reason);
+        attempts.note(&mut pick, &verdict);
+        if body.is_whole()
+            && attempts.may_repeat(&verdict, &head.method)
+            && let Some(another) = attempts.another(&verdict).await
+        {
+            pick = another;
+            continue;
+        }
+        let response = outcome.map_err(|_failure| attempts.reason())?;
+        return Ok(Sent {
+            pick: Some(pick),
+            response,
+            timers: Timers::new(deadline.map(|deadline| deadline.at), settings.timeout.idle),
+            directed,
+            counted,
+        });
+    }
+}
+
+/// How long one try may take to begin an answer.
+struct Bounds<'a> {
+    timers: Option<Box<Timers>>,
+    traffic: &'a Arc<Traffic>,
+}
+
+impl<'a> Bounds<'a> {
+    fn new(manner: &Manner, deadline: Option<Deadline>, traffic: &'a Arc<Traffic>) -> Self {
+        let timeout = &manner.settings().timeout;
+        let per_try = timeout.per_try.map(|time| Instant::now() + time);
+        let until = per_try
+            .into_iter()
+            .chain(deadline.map(|deadline| deadline.at))
+            .min();
+        Self {
+            timers: Timers::new(until, timeout.idle),
+            traffic,
+        }
+    }
+
+    /// Fails when the time is over; `may_repeat` says whether the app cannot have seen anything by then.
+    async fn hold<T>(
+        &mut self,
+        may_repeat: bool,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let Some(timers) = &mut self.timers else {
+            return work.await;
+        };
+        tokio::select! {
+            biased;
+            outcome = work => outcome,
+            () = poll_fn(|cx| timers.poll(self.traffic, cx)) => Err(Failure {
+                reason: Reason::Timeout,
+                may_repeat,
+            }),
         }
     }
 }
 
-fn peer_reason(response: &Response<Body>) -> Option<Reason> {
-    Reason::parse(response.headers().get(crate::reason::HEADER)?.as_bytes())
+async fn try_once(
+    route: &Route,
+    pick: &Pick,
+    request: Request<Body>,
+    mut bounds: Bounds<'_>,
+) -> Result<Response<Body>, Failure> {
+    let way = bounds.hold(true, reach(route, pick)).await?;
+    bounds.hold(false, ask(route, pick, way, request)).await
 }
 
-/// RFC 9110 §9.2.2.
-fn is_idempotent(method: &Method) -> bool {
-    method.is_safe() || matches!(*method, Method::PUT | Method::DELETE)
-}
+/// What is kept of a body, so that it can be sent again, where somebody wrote that calls are repeated.
+const KEPT_BYTES_MAX: usize = 64 * 1024;

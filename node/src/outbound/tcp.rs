@@ -1,6 +1,7 @@
 //! TCP connections of local apps.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderMap;
 use starling_transport::h3::{RequestErrorKind, Tunnel};
@@ -10,9 +11,11 @@ use tokio::time::Instant;
 use super::Route;
 use super::attempts::Attempts;
 use super::direct::Directed;
-use super::exchange::dial_reason;
+use super::exchange::{Failure, dial_reason};
+use super::verdict::Verdict;
 use crate::balance::Pick;
 use crate::config::Protocol;
+use crate::guard::Counted;
 use crate::policy::Live;
 use crate::pump::{self, End};
 use crate::reason::Reason;
@@ -30,16 +33,20 @@ pub(super) async fn serve(route: Arc<Route>, socket: TcpStream) {
     let series = route.series(Protocol::Tcp);
     let _open = series.open();
     let mut line = AccessLine::connection(&series);
-    let idle = route.host.config.load().limits.idle;
-    let ended = match open(&route, &mut line).await {
-        Ok((_pick, Way::Tunnel(tunnel))) => {
-            // The callee's agent cuts what it no longer allows.
-            let (socket, never) = (socket.into(), std::future::pending());
-            pump::tunnel(socket, *tunnel, End::Caller, idle, line.traffic(), never).await
-        }
-        Ok((_pick, Way::Local(callee, mut live))) => {
-            let (socket, callee) = (socket.into(), callee.into());
-            pump::sockets(socket, callee, idle, &[line.traffic()], live.denied()).await
+    let ended = match open(&route, &socket, &mut line).await {
+        Ok(opened) => {
+            let idle = opened.idle;
+            match opened.way {
+                Way::Tunnel(tunnel) => {
+                    // The callee's agent cuts what it no longer allows.
+                    let (socket, never) = (socket.into(), std::future::pending());
+                    pump::tunnel(socket, *tunnel, End::Caller, idle, line.traffic(), never).await
+                }
+                Way::Local(callee, mut live) => {
+                    let (socket, callee) = (socket.into(), callee.into());
+                    pump::sockets(socket, callee, idle, &[line.traffic()], live.denied()).await
+                }
+            }
         }
         Err(reason) => {
             pump::reset(&socket);
@@ -52,23 +59,66 @@ pub(super) async fn serve(route: Arc<Route>, socket: TcpStream) {
     line.finish();
 }
 
-async fn open(route: &Route, line: &mut AccessLine) -> Result<(Pick, Way), Reason> {
+/// A connection that may carry bytes, and what it holds meanwhile.
+struct Opened {
+    way: Way,
+    idle: Duration,
+    _pick: Pick,
+    _counted: Option<Counted>,
+}
+
+async fn open(route: &Route, socket: &TcpStream, line: &mut AccessLine) -> Result<Opened, Reason> {
+    let source = socket.peer_addr().map_err(|_gone| Reason::CallerGone)?.ip();
     let directed = Directed::connection(route);
     if directed.harm(route).await.is_some() {
         return Err(Reason::Fault);
     }
-    let mut attempts = Attempts::new(route, &directed);
+    let manner = route.manners.of(route, directed.rule.as_ref());
+    let counted = manner
+        .admit_connection(source, Instant::now())
+        .map_err(|refusal| refusal.reason)?;
+    let timeout = manner.settings().timeout;
+    let mut attempts =
+        Attempts::new(route, &directed, &manner, None).keyed(&HeaderMap::new(), source);
     loop {
         let mut pick = attempts.next().await?;
         line.set_instance(&pick.instance().node);
-        match way(route, &pick).await {
+        let tried = within(timeout.per_try, way(route, &pick)).await;
+        let verdict = match &tried {
+            Ok(_) => Verdict::good(),
+            // No byte of the app's left yet.
+            Err(reason) => Verdict::failed(&Failure {
+                reason: *reason,
+                may_repeat: reason.is_unsent() || *reason == Reason::Timeout,
+            }),
+        };
+        attempts.note(&mut pick, &verdict);
+        match tried {
             Ok(way) => {
-                pick.answered(Instant::now());
-                return Ok((pick, way));
+                let idle = route.host.config.load().limits.idle;
+                return Ok(Opened {
+                    way,
+                    idle: timeout.idle.unwrap_or(idle),
+                    _pick: pick,
+                    _counted: counted,
+                });
             }
-            Err(reason) if reason.is_unsent() => attempts.failed(pick, reason),
-            Err(reason) => return Err(reason),
+            Err(reason) if !verdict.is_unsent => return Err(reason),
+            Err(_) => attempts.goes_on(&verdict),
         }
+    }
+}
+
+async fn within<T>(
+    time: Option<Duration>,
+    work: impl Future<Output = Result<T, Reason>>,
+) -> Result<T, Reason> {
+    match time {
+        Some(time) => {
+            let ended = tokio::time::timeout(time, work).await;
+            ended.map_err(|_elapsed| Reason::Timeout)?
+        }
+        None => work.await,
     }
 }
 

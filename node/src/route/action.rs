@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, request};
 use starling_gossip::ServiceName;
 
 use super::split::{Share, Split, Subset};
+use crate::config::CallOverrides;
 use crate::path::{Normal, Pattern};
 use crate::reason::Reason;
 
@@ -21,6 +22,8 @@ pub struct Action {
     pub fault: Option<Fault>,
     /// Larger request bodies are refused.
     pub body_bytes_max: Option<u64>,
+    /// How the calls are made, where that is not as the caller's upstream says.
+    pub calls: CallOverrides,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -78,6 +78,7 @@ impl Display for Action {
             self.body_bytes_max
                 .map(|bytes| format!("bodies up to {bytes} bytes")),
         );
+        words.extend(self.calls.tables().map(|table| format!("own {table}")));
         f.write_str(&words.join("; "))
     }
 }

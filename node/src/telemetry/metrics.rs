@@ -4,7 +4,8 @@
 //! says. `docs/metrics.md` is the operator's page of these; a test keeps the two equal.
 
 use metrics::{
-    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, set_global_recorder,
+    Gauge, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    set_global_recorder,
 };
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
@@ -14,7 +15,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::process;
 use crate::enrol::Outcome;
-use crate::reason::Reason;
 use crate::route::split::Subset;
 
 /// HTTP requests, once at either end.
@@ -41,6 +41,12 @@ pub const PLAINTEXT: &str = "starling_plaintext_connections_total";
 pub const ROUTED: &str = "starling_routed_total";
 /// Copies of requests.
 pub const MIRRORED: &str = "starling_mirrored_total";
+/// Calls not tried again because there were too many retries.
+pub const RETRIES_REFUSED: &str = "starling_retries_refused_total";
+/// Times an instance asked for fewer calls.
+pub const SPARED: &str = "starling_instances_spared_total";
+/// Requests that wait before an app.
+pub const QUEUED: &str = "starling_queued_requests";
 /// Health checks of local apps.
 pub const HEALTH_CHECKS: &str = "starling_health_checks_total";
 /// Whether a local app passes its health check.
@@ -115,13 +121,29 @@ impl std::fmt::Debug for Recorder {
     }
 }
 
-/// A call went to another instance because of `reason`.
-pub fn retried(callee: &ServiceName, reason: Reason) {
-    counter!(RETRIES, "callee" => callee.to_string(), "reason" => reason.as_str()).increment(1);
+/// A call is tried again. `cause` is a reason or a kind of answer.
+pub fn retried(callee: &ServiceName, cause: &'static str) {
+    counter!(RETRIES, "callee" => callee.to_string(), "reason" => cause).increment(1);
 }
 
-pub(crate) fn ejected(callee: &ServiceName, reason: Reason) {
-    counter!(EJECTIONS, "callee" => callee.to_string(), "reason" => reason.as_str()).increment(1);
+/// A call is not tried again because that would be too many retries.
+pub(crate) fn retry_refused(callee: &ServiceName) {
+    counter!(RETRIES_REFUSED, "callee" => callee.to_string()).increment(1);
+}
+
+/// An instance is left out. `cause` is a reason, `5xx` or `success-rate`.
+pub(crate) fn ejected(callee: &ServiceName, cause: &'static str) {
+    counter!(EJECTIONS, "callee" => callee.to_string(), "reason" => cause).increment(1);
+}
+
+/// An instance asked for fewer calls.
+pub(crate) fn spared(callee: &ServiceName) {
+    counter!(SPARED, "callee" => callee.to_string()).increment(1);
+}
+
+/// Requests that wait for their turn at the app of `service`.
+pub(crate) fn queued(service: &ServiceName) -> Gauge {
+    gauge!(QUEUED, "service" => service.to_string())
 }
 
 pub(crate) fn let_through(caller: &str, callee: &str, mode: &'static str, why: &'static str) {
@@ -258,7 +280,19 @@ fn describe_traffic() {
     );
     describe_counter!(
         RETRIES,
-        "Calls sent to another instance after one failed, by the reason it failed for"
+        "Tries of calls after the first, by what the one before failed for; a reason or a kind of answer"
+    );
+    describe_counter!(
+        RETRIES_REFUSED,
+        "Calls not tried again because retries had used up their budget"
+    );
+    describe_counter!(
+        SPARED,
+        "Times an instance said that it has too much to do, so that others came first for a while"
+    );
+    describe_gauge!(
+        QUEUED,
+        "Requests that wait for their turn at a local app, see limits.concurrent of its service"
     );
     describe_counter!(
         ROUTED,
@@ -329,11 +363,12 @@ pub(crate) mod tests {
     use std::sync::{Arc, Mutex};
 
     use metrics::{
-        Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder as Record, SharedString,
+        Counter, Histogram, Key, KeyName, Metadata, Recorder as Record, SharedString,
         with_local_recorder,
     };
 
     use super::*;
+    use crate::reason::Reason;
 
     /// What `work` returned, and the page of what it counted.
     pub(crate) fn recorded<T>(work: impl FnOnce() -> T) -> (T, String) {
@@ -424,8 +459,8 @@ pub(crate) mod tests {
         let orders = ServiceName::parse("orders").unwrap();
         let ((), page) = recorded(|| {
             describe();
-            retried(&orders, Reason::ConnectFailed);
-            ejected(&orders, Reason::Timeout);
+            retried(&orders, Reason::ConnectFailed.as_str());
+            ejected(&orders, Reason::Timeout.as_str());
             health_checked(&orders, true);
             health(&orders, false);
             svid_expires("spiffe://example.org/svc/orders", 17);

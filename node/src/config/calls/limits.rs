@@ -113,6 +113,15 @@ impl ServiceLimits {
             );
         }
         let wait = raw.queue_wait.as_ref();
+        if let Some(key) = raw
+            .rate
+            .as_ref()
+            .and_then(|rate| rate.get_ref().key.as_ref())
+            && key.get_ref() == "source"
+        {
+            let hint = "each caller has a rate of its own in any case; leave it out";
+            checker.problem(key.span(), "`key` cannot be `source` at the callee", hint);
+        }
         Self {
             concurrent,
             queue: queue.unwrap_or(default.queue),

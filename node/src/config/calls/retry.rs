@@ -78,6 +78,16 @@ impl Conditions {
     pub fn has(self, condition: Condition) -> bool {
         self.0 & (1 << condition as u16) != 0
     }
+
+    /// Whether any of `met` is one of these.
+    pub fn meets(self, met: Self) -> bool {
+        self.0 & met.0 != 0
+    }
+
+    /// The same, looking only at codes of gRPC.
+    pub fn meets_grpc(self, met: Self) -> bool {
+        self.0 & met.0 & !((1 << Condition::GrpcCancelled as u16) - 1) != 0
+    }
 }
 
 impl FromIterator<Condition> for Conditions {

@@ -8,7 +8,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use toml::Spanned;
 
-use super::{Number, Text, Time};
+use super::{Number, Text, Time, calls};
 
 /// Values by name, each with its place.
 type Named<T> = Option<BTreeMap<Spanned<String>, Spanned<T>>>;
@@ -39,6 +39,11 @@ pub(in crate::config) struct Rule {
     pub(in crate::config) mirror: Option<Spanned<Mirror>>,
     pub(in crate::config) fault: Option<Spanned<Fault>>,
     pub(in crate::config) body_bytes: Number,
+    pub(in crate::config) balance: Option<Spanned<calls::Balance>>,
+    pub(in crate::config) retry: Option<Spanned<calls::Retry>>,
+    pub(in crate::config) timeout: Option<Spanned<calls::Timeouts>>,
+    pub(in crate::config) limits: Option<Spanned<calls::CallLimits>>,
+    pub(in crate::config) outlier: Option<Spanned<calls::Outlier>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -11,6 +11,7 @@ use http::{HeaderValue, StatusCode};
 use toml::Spanned;
 
 use super::{raw, share};
+use crate::config::calls::{CallOverrides, Tables};
 use crate::config::check::Checker;
 use crate::config::keys::shown;
 use crate::route::action::{Action, Fault, Forward, Mirror, Outcome, Redirect, Respond, Rewrite};
@@ -34,6 +35,17 @@ pub(super) fn check(raw: &raw::Rule, matches: &Match, checker: &mut Checker<'_>)
             .body_bytes
             .as_ref()
             .and_then(|bytes| checker.number("body_bytes", bytes, 0..=BODY_BYTES_MAX)),
+        calls: CallOverrides::check(&calls(raw), checker),
+    }
+}
+
+fn calls(raw: &raw::Rule) -> Tables<'_> {
+    Tables {
+        balance: raw.balance.as_ref(),
+        retry: raw.retry.as_ref(),
+        timeout: raw.timeout.as_ref(),
+        limits: raw.limits.as_ref(),
+        outlier: raw.outlier.as_ref(),
     }
 }
 
@@ -53,6 +65,11 @@ fn refuse_contradictions(raw: &raw::Rule, checker: &mut Checker<'_>) {
         ),
         ("mirror", raw.mirror.as_ref().map(Spanned::span)),
         ("body_bytes", raw.body_bytes.as_ref().map(Spanned::span)),
+        ("balance", raw.balance.as_ref().map(Spanned::span)),
+        ("retry", raw.retry.as_ref().map(Spanned::span)),
+        ("timeout", raw.timeout.as_ref().map(Spanned::span)),
+        ("limits", raw.limits.as_ref().map(Spanned::span)),
+        ("outlier", raw.outlier.as_ref().map(Spanned::span)),
     ];
     let mut given = answers.iter().filter(|(_, span)| span.is_some());
     let Some((answer, _)) = given.next() else {

@@ -140,7 +140,7 @@ fn what_cannot_work_is_refused_with_a_way_out() {
         ),
         (
             "limits = { queue = 3 }",
-            "unknown key `queue` in limits of an upstream",
+            "unknown key `queue` in limits of calls",
             "`queue` belongs in limits of a service",
         ),
         (

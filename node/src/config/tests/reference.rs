@@ -82,6 +82,7 @@ fn in_code() -> BTreeMap<String, String> {
         HttpVersion::H1 => "\"1\"",
         HttpVersion::H2 | HttpVersion::Grpc => "\"2\"",
     };
+    let calls = &rule.action.calls;
     let defaults = [
         ("listen", quoted(&config.listen)),
         ("advertise", none(config.advertise.is_none())),
@@ -285,6 +286,11 @@ fn in_code() -> BTreeMap<String, String> {
             "route.rule.body_bytes",
             none(rule.action.body_bytes_max.is_none()),
         ),
+        ("route.rule.balance", none(calls.balance.is_none())),
+        ("route.rule.retry", none(calls.retry.is_none())),
+        ("route.rule.timeout", none(calls.timeout.is_none())),
+        ("route.rule.limits", none(calls.limits.is_none())),
+        ("route.rule.outlier", none(calls.outlier.is_none())),
     ];
     let rates = [
         ("service.limits.rate", &service.limits.rate),

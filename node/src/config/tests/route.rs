@@ -141,6 +141,16 @@ fn rules_that_cannot_work_are_refused() {
         "it goes from 0 to 1099511627776",
     );
     rule(
+        "retry = { attempts = 0 }",
+        "`attempts` is 0, which is out of range",
+        "it goes from 1 to 10",
+    );
+    rule(
+        "timeout = { request = \"1s\" }\nrespond = { status = 204 }",
+        "`timeout` says nothing where `respond` answers the call",
+        "a rule either answers calls or sends them on",
+    );
+    rule(
         "name = \"a\\nb\"",
         "`name` is not a plain word",
         "up to 63 characters of a-z A-Z 0-9 . _ - and space",

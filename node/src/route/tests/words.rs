@@ -62,6 +62,8 @@ response_headers = { remove = ["server"] }
 mirror = { service = "next", to = { version = "v3" }, percent = 5 }
 fault = { delay = "200ms", delay_percent = 10, abort = 503, abort_percent = 0.01 }
 body_bytes = 1000
+timeout = { request = "1s" }
+retry = { attempts = 3 }
 [[rule]]
 redirect = { status = 308, scheme = "https", host = "example.org", path = "/x" }
 "#;
@@ -76,7 +78,8 @@ redirect = { status = 308, scheme = "https", host = "example.org", path = "/x" }
                 "any call",
                 "99.5% version=v1, 0.5% version=v2 by cookie id; path becomes /new; \
              request headers -x-c =x-a +x-b; mirror 5% to next version=v3; response headers -server; \
-             delay 10% by 200ms; fail 0.01% with 503; bodies up to 1000 bytes",
+             delay 10% by 200ms; fail 0.01% with 503; bodies up to 1000 bytes; \
+             own retry; own timeout",
             ),
             (
                 "any call",
