@@ -254,11 +254,23 @@ impl Node {
         self.write(&format!("{service}.toml"), &text);
     }
 
+    /// Puts the node into a zone. Before its agent starts.
+    pub fn in_zone(&self, zone: &str) {
+        let file = self.directory.join("starling.toml");
+        let text = fs::read_to_string(&file).expect("it was written before");
+        fs::write(file, format!("zone = \"{zone}\"\n{text}")).expect("a file can be written");
+    }
+
     /// Declares an upstream and returns the address where local apps call it.
     pub fn call(&self, service: &str, caller: &str) -> SocketAddr {
+        self.call_as_told(service, caller, "")
+    }
+
+    /// The same; `more` is added as it is.
+    pub fn call_as_told(&self, service: &str, caller: &str, more: &str) -> SocketAddr {
         let listen = self.host.free_tcp();
         let text = format!(
-            "[[upstream]]\nservice = \"{service}\"\nlisten = \"{listen}\"\nas = \"{caller}\"\n"
+            "[[upstream]]\nservice = \"{service}\"\nlisten = \"{listen}\"\nas = \"{caller}\"\n{more}\n"
         );
         self.write(&format!("call-{service}-as-{caller}.toml"), &text);
         listen

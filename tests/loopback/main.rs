@@ -1,5 +1,7 @@
 //! Agents on addresses of one machine: real applications through the mesh, and the agent as its operator meets it.
 
+mod balance;
+mod bounds;
 mod databases;
 mod demo;
 mod documents;
@@ -9,6 +11,7 @@ mod http;
 mod lifecycle;
 mod memory;
 mod policy;
+mod resilience;
 mod routes;
 mod shipped;
 mod tcp;
