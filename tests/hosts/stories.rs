@@ -1,4 +1,4 @@
-//! The examples about routes, as their pages tell them: the same TOML, commands and addresses.
+//! The examples about traffic, as their pages tell them: the same TOML, commands and addresses.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
@@ -11,7 +11,8 @@ use harness::{Host, Need, Scratch, Wire, need, program, turn, wait_until};
 /// An example on three hosts: `web` on n1 calls a service that n2 and n3 offer.
 struct Story {
     agents: Vec<Process>,
-    _apps: Vec<Process>,
+    /// Those of n2 and n3.
+    apps: Vec<Option<Process>>,
     hosts: Vec<Host>,
     scratch: Scratch,
     _wire: Wire,
@@ -61,17 +62,7 @@ impl Story {
             ]);
             let files = scratch.directory(&format!("www-{node}"));
             fs::write(files.join("version"), version).expect("a file can be written");
-            let mut app = host.command(program::path("python3"));
-            app.args(["-m", "http.server", "--bind", "127.0.0.1", "8080"])
-                .current_dir(&files);
-            apps.push(Process::spawn(
-                "app",
-                app,
-                &scratch.path().join(format!("app-{node}.log")),
-            ));
-            wait_until(crate::PATIENCE, "the app", || {
-                host.run(|| TcpStream::connect("127.0.0.1:8080").is_ok())
-            });
+            apps.push(Some(app(host, &scratch)));
         }
         // The story changes files, so it gets its own.
         let mut copy = Command::new("cp");
@@ -85,22 +76,46 @@ impl Story {
             .collect();
         let mut story = Self {
             agents,
-            _apps: apps,
+            apps,
             hosts,
             scratch,
             _wire: wire,
         };
-        for version in versions {
-            wait_until(
-                crate::PATIENCE,
-                &format!("`starling routes` to know of {version}"),
-                || {
-                    story.agents.iter_mut().for_each(Process::check);
-                    !story.routes().contains("none") && story.routes().contains(version)
-                },
-            );
-        }
+        wait_until(crate::PATIENCE, "n1 to know both instances", || {
+            story.agents.iter_mut().for_each(Process::check);
+            story.healthy(service) == 2
+        });
         story
+    }
+
+    /// Waits until `starling routes` on n1 knows of these.
+    fn wait_routes(&self, versions: [&str; 2]) {
+        for version in versions {
+            let what = format!("`starling routes` to know of {version}");
+            wait_until(crate::PATIENCE, &what, || {
+                !self.routes().contains("none") && self.routes().contains(version)
+            });
+        }
+    }
+
+    /// Healthy instances as n1 knows them.
+    fn healthy(&self, service: &str) -> usize {
+        let page = self.ask(&["services", "--json"]);
+        let all: serde_json::Value = serde_json::from_str(&page).unwrap_or_default();
+        let services = all.as_array().into_iter().flatten();
+        let found = services.filter(|entry| entry["service"] == service);
+        found
+            .flat_map(|entry| entry["instances"].as_array().into_iter().flatten())
+            .filter(|instance| instance["healthy"] == true)
+            .count()
+    }
+
+    fn stop_app(&mut self, index: usize) {
+        self.apps[index] = None;
+    }
+
+    fn start_app(&mut self, index: usize) {
+        self.apps[index] = Some(app(&self.hosts[index + 1], &self.scratch));
     }
 
     /// What curl on n1 gets with these options.
@@ -114,6 +129,11 @@ impl Story {
 
     /// `starling routes` on n1.
     fn routes(&self) -> String {
+        self.ask(&["routes"])
+    }
+
+    /// A command of the operator on n1.
+    fn ask(&self, arguments: &[&str]) -> String {
         let mut command = Command::new("nsenter");
         command.args([
             "--target",
@@ -123,7 +143,7 @@ impl Story {
         ]);
         let output = command
             .arg(program::agent())
-            .arg("routes")
+            .args(arguments)
             .output()
             .expect("it runs");
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -152,6 +172,7 @@ fn the_canary_goes_as_its_page_says() {
     );
     let _turn = turn::shared();
     let story = Story::start("canary", "cart", ["v1", "v2"]);
+    story.wait_routes(["v1", "v2"]);
     assert_eq!(story.version(&["-H", "x-beta: 1"]), "v2");
     let of_users = || -> Vec<_> {
         let users = (0..20).map(|user| format!("session=user-{user}"));
@@ -187,6 +208,7 @@ fn blue_becomes_green_as_its_page_says() {
     );
     let _turn = turn::shared();
     let story = Story::start("blue-green", "shop", ["blue", "green"]);
+    story.wait_routes(["blue", "green"]);
     let live = |expected: &str| {
         for _ in 0..10 {
             assert_eq!(story.version(&[]), expected);
@@ -200,6 +222,77 @@ fn blue_becomes_green_as_its_page_says() {
         |page| !page.contains("color=blue"),
     );
     live("green");
+}
+
+#[test]
+fn the_other_rack_takes_over_as_its_page_says() {
+    need!(
+        Need::Agent,
+        Need::Root,
+        Need::Program("ip"),
+        Need::Program("curl"),
+        Need::Program("python3")
+    );
+    let _turn = turn::shared();
+    let mut story = Story::start("failover", "orders", ["rack-1", "rack-2"]);
+    let always = |story: &Story, expected: &str| {
+        for _ in 0..10 {
+            assert_eq!(story.version(&[]), expected);
+        }
+    };
+    always(&story, "rack-1");
+    story.stop_app(0);
+    always(&story, "rack-2");
+    story.start_app(0);
+    wait_until(crate::PATIENCE, "calls to come back", || {
+        story.version(&[]) == "rack-1"
+    });
+    always(&story, "rack-1");
+}
+
+#[test]
+fn rates_are_kept_as_their_page_says() {
+    need!(
+        Need::Agent,
+        Need::Root,
+        Need::Program("ip"),
+        Need::Program("curl"),
+        Need::Program("python3")
+    );
+    let _turn = turn::shared();
+    let story = Story::start("rate-limit", "api", ["n2", "n3"]);
+    let get = |customer: &str| {
+        let mut curl = story.hosts[0].command(program::path("curl"));
+        curl.args(["--silent", "--show-error", "--include", "--max-time", "10"]);
+        curl.args(["-H", &format!("x-customer: {customer}")]);
+        curl.arg("http://127.0.0.1:9001/version");
+        run(curl)
+    };
+    for customer in ["ada", "grace"] {
+        for _ in 0..5 {
+            let answer = get(customer);
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+        let answer = get(customer);
+        assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
+        assert!(answer.contains("starling-error: rate-limited"), "{answer}");
+        assert!(answer.contains("retry-after: 7"), "{answer}");
+    }
+}
+
+/// The app on `host`, which serves its files.
+fn app(host: &Host, scratch: &Scratch) -> Process {
+    let node = host.name();
+    let mut command = host.command(program::path("python3"));
+    command
+        .args(["-m", "http.server", "--bind", "127.0.0.1", "8080"])
+        .current_dir(scratch.path().join(format!("www-{node}")));
+    let log = scratch.path().join(format!("app-{node}.log"));
+    let process = Process::spawn("app", command, &log);
+    wait_until(crate::PATIENCE, "the app", || {
+        host.run(|| TcpStream::connect("127.0.0.1:8080").is_ok())
+    });
+    process
 }
 
 /// Agents share this machine's files, so each gets a `/run` of its own for the admin socket.
