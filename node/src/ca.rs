@@ -43,6 +43,17 @@ pub struct Issued {
     pub not_after: SystemTime,
 }
 
+/// What a certificate is to say besides the identity and its key.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'t> {
+    /// The host that a service's certificate is for, by which it can be revoked. Nodes name themselves.
+    pub host: Option<&'t str>,
+    /// How long it lives.
+    pub lifetime: Duration,
+    /// What was valid before this time is revoked.
+    pub not_before: Option<SystemTime>,
+}
+
 impl Authority {
     /// Makes a root and an intermediate in `state`. Refuses when there is a CA or the identity of an existing mesh, as
     /// replacing either would cut this host off from the others.
@@ -174,8 +185,23 @@ impl Authority {
 
     /// Makes a key and an SVID for `id`. It ends with the intermediate at the latest.
     pub fn issue(&self, id: &SpiffeId, lifetime: Duration) -> Result<Issued, CaError> {
+        self.issue_for(id, None, lifetime)
+    }
+
+    /// The same for a service on `host`.
+    pub fn issue_for(
+        &self,
+        id: &SpiffeId,
+        host: Option<&str>,
+        lifetime: Duration,
+    ) -> Result<Issued, CaError> {
         let asking = Asking::new(id)?;
-        let chain_pem = self.sign(id, &asking.request, lifetime)? + &self.intermediate_pem;
+        let terms = Terms {
+            host,
+            lifetime,
+            not_before: None,
+        };
+        let chain_pem = self.sign(id, &asking.request, &terms)? + &self.intermediate_pem;
         let svid = Svid::from_pem(chain_pem.as_bytes(), asking.key_pem.as_bytes());
         let svid = svid.map_err(CaError::Unusable)?;
         Ok(Issued {
@@ -190,13 +216,13 @@ impl Authority {
         &self,
         id: &SpiffeId,
         request: &[u8],
-        lifetime: Duration,
+        terms: &Terms<'_>,
     ) -> Result<String, CaError> {
-        check_lifetime(lifetime)?;
+        check_lifetime(terms.lifetime)?;
         let now = SystemTime::now();
-        let not_after = (now + lifetime).min(self.not_after);
+        let not_after = (now + terms.lifetime).min(self.not_after);
         let key = request::check(request, id).map_err(CaError::Request)?;
-        let leaf = template::leaf(id, now, not_after)?.signed_by(&key, &self.issuer)?;
+        let leaf = template::leaf(id, terms, now, not_after)?.signed_by(&key, &self.issuer)?;
         let chain = [leaf.der().to_vec(), self.intermediate_der.clone()];
         self.trust
             .verify_der(&chain, now)
@@ -242,7 +268,7 @@ impl Authority {
             let id =
                 SpiffeId::service(&self.trust_domain, service.as_str()).map_err(CaError::Name)?;
             let (chain, key) = service_files(service.as_str());
-            let issued = self.issue(&id, lifetime)?;
+            let issued = self.issue_for(&id, node.node_name(), lifetime)?;
             out.write_svid(&chain, &key, &issued.chain_pem, &issued.key_pem)?;
         }
         Ok(())

@@ -32,6 +32,7 @@ mod judge;
 mod nodes;
 mod operator;
 mod out;
+mod revoke;
 mod rollback;
 mod routes;
 mod services;
@@ -76,6 +77,8 @@ enum Command {
     Delete(delete::Delete),
     History(history::History),
     Rollback(rollback::Rollback),
+    Revoke(revoke::Revoke),
+    Decommission(revoke::Decommission),
     #[command(hide = true)]
     DemoApp(demo::DemoApp),
 }
@@ -124,6 +127,8 @@ impl Command {
             Self::Delete(command) => command.run(),
             Self::History(command) => command.run(),
             Self::Rollback(command) => command.run(),
+            Self::Revoke(command) => command.run(),
+            Self::Decommission(command) => command.run(),
             Self::DemoApp(command) => command.run(),
         }
     }

@@ -20,6 +20,7 @@ mod load;
 pub mod policy;
 mod problems;
 mod raw;
+pub mod revocation;
 pub mod route;
 mod service;
 mod upstream;

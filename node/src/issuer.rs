@@ -5,15 +5,15 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use starling_gossip::NodeName;
-use starling_transport::SpiffeId;
+use starling_transport::{Revocations, SpiffeId};
 
-use crate::ca::{Authority, CaError};
+use crate::ca::{Authority, CaError, Terms};
 use crate::enrol::{Asked, Joined, Outcome, Turned, Wish};
 use crate::invites::{End, Invites, InvitesError};
 use crate::state::StateDir;
@@ -44,6 +44,8 @@ pub struct Moment {
     pub is_alive: bool,
     /// Mesh ports for the new host to begin with.
     pub seeds: Vec<String>,
+    /// What is issued must not count as revoked.
+    pub revocations: Arc<Revocations>,
 }
 
 impl Role {
@@ -141,7 +143,12 @@ impl Role {
             let request = STANDARD.decode(request);
             let request =
                 request.map_err(|error| turned(Outcome::BadRequest, error.to_string()))?;
-            leaves.push(self.authority.sign(&id, &request, moment.lifetime)?);
+            let terms = Terms {
+                host: Some(&wish.node),
+                lifetime: moment.lifetime,
+                not_before: moment.revocations.good_from(&id, Some(&wish.node)),
+            };
+            leaves.push(self.authority.sign(&id, &request, &terms)?);
         }
         Ok(Joined {
             leaves,

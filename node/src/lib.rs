@@ -41,6 +41,7 @@ pub mod pump;
 mod random;
 pub mod reason;
 pub mod renewal;
+pub mod revocation;
 pub mod route;
 pub mod state;
 pub mod telemetry;

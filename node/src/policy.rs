@@ -44,6 +44,7 @@ pub struct Policy {
 struct Sources {
     config: Config,
     documents: Vec<InForce>,
+    stand_ins: Vec<InForce>,
 }
 
 impl Policy {
@@ -55,6 +56,7 @@ impl Policy {
             sources: Mutex::new(Sources {
                 config: config.clone(),
                 documents: Vec::new(),
+                stand_ins: Vec::new(),
             }),
             current: ArcSwap::from_pointee(snapshot),
             changed: watch::Sender::new(()),
@@ -72,6 +74,11 @@ impl Policy {
         self.change(|sources| sources.documents = documents);
     }
 
+    /// Takes what stands in for documents of other kinds that are missing, all of it.
+    pub fn stand_in(&self, documents: Vec<InForce>) {
+        self.change(|sources| sources.stand_ins = documents);
+    }
+
     /// What is in force now, for one decision.
     pub fn current(&self) -> Guard<Arc<Snapshot>> {
         self.current.load()
@@ -86,8 +93,8 @@ impl Policy {
         // Held while compiling, so that of two changes the later one wins.
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         with(&mut sources);
-        let Sources { config, documents } = &*sources;
-        let snapshot = Snapshot::compile(&self.trust_domain, config, documents);
+        let documents = [&sources.documents[..], &sources.stand_ins].concat();
+        let snapshot = Snapshot::compile(&self.trust_domain, &sources.config, &documents);
         if snapshot == **self.current.load() {
             return;
         }

@@ -13,7 +13,7 @@ use starling_gossip::{Caps, Liveness, NodeName, State};
 use starling_transport::{IdentitySet, Leaf, Refusal, SpiffeId, Svid, SvidError};
 use tokio::time::timeout;
 
-use crate::ca::{Asking, BACKDATED, CaError};
+use crate::ca::{Asking, BACKDATED, CaError, Terms};
 use crate::control::ControlError;
 use crate::host::Host;
 use crate::issuer::{Renewal, Renewed};
@@ -146,8 +146,12 @@ impl Renewer {
         let host = &self.host;
         let mut failed = RenewalError::NoIssuer;
         if let Some(role) = host.issuer.load_full() {
-            let lifetime = host.config.load().issuer.lifetime;
-            match role.authority().sign(id, &asking.request, lifetime) {
+            let terms = Terms {
+                host: Some(host.node.as_str()),
+                lifetime: host.config.load().issuer.lifetime,
+                not_before: None,
+            };
+            match role.authority().sign(id, &asking.request, &terms) {
                 Ok(leaf) => {
                     let issuer = role.authority().intermediate_pem().to_owned();
                     return Ok((host.node.clone(), Renewed { leaf, issuer }));

@@ -12,6 +12,7 @@ mod lifecycle;
 mod memory;
 mod policy;
 mod resilience;
+mod revocation;
 mod routes;
 mod shipped;
 mod tcp;

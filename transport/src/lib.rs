@@ -22,7 +22,7 @@ pub use identities::{Identities, IdentitySet, RefusedByPeer, WhyRefused};
 pub use identity::{IdentityError, IdentityKind, SpiffeId, TrustDomain};
 pub use messages::{Courier, MessageError, Parcel};
 pub use pool::Pool;
-pub use revocation::{KeyHash, Revocations, Revoked, issuer_name};
+pub use revocation::{KeyHash, KeyHashError, Revocations, Revoked, issuer_name};
 pub use session::{Protocol, Session};
 pub use svid::{Leaf, Refusal, Svid, SvidError, TrustBundle};
 

@@ -124,6 +124,20 @@ impl Revocations {
         self.keys.contains(key)
     }
 
+    /// From when on certificates of `id` on `host` are good, if earlier ones are revoked.
+    pub fn good_from(&self, id: &SpiffeId, host: Option<&str>) -> Option<SystemTime> {
+        let on = host.into_iter().flat_map(|host| {
+            [
+                Revoked::Host(host.to_owned()),
+                Revoked::IdentityOn(id.clone(), host.to_owned()),
+            ]
+        });
+        let about = on.chain([Revoked::Identity(id.clone())]);
+        about
+            .filter_map(|what| self.certificates.get(&what).copied())
+            .max()
+    }
+
     fn has(&self, what: Revoked, not_before: SystemTime) -> bool {
         let until = self.certificates.get(&what);
         until.is_some_and(|before| not_before < *before)

@@ -59,6 +59,9 @@ pub struct Status {
     /// Present on issuers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<Issuer>,
+    /// The last time that a peer refused a certificate of this node, unless it was renewed since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_by_peer: Option<RefusedByPeer>,
     pub gossip: Gossip,
     #[serde(default)]
     pub documents: DocumentCount,
@@ -95,6 +98,17 @@ pub struct Issuer {
     pub join: String,
     /// Until its intermediate certificate ends, and with it all that it issues.
     pub seconds_left: i64,
+}
+
+/// A peer does not accept a certificate of this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedByPeer {
+    pub identity: String,
+    /// Who refused it.
+    pub by: String,
+    /// `revoked`, `expired`, `unknown_issuer` or `unacceptable`.
+    pub why: String,
+    pub age_s: u64,
 }
 
 /// Members by liveness, this node included.

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use starling_gossip::{Catalogue, DocumentKey, Instance, Liveness, Member, NodeName, State};
-use starling_transport::Svid;
+use starling_transport::{RefusedByPeer, Svid};
 use tokio::time::Instant;
 
 use super::explain;
@@ -148,6 +148,7 @@ impl Source for View {
                 seconds_left: seconds_until(role.authority().not_after()),
             }),
             gossip: gossip(&catalogue),
+            refused_by_peer: host.identities.refused_by_peer().as_deref().map(refused),
             documents: self.count_documents(),
             services: config
                 .services
@@ -261,6 +262,16 @@ fn renewal(trouble: &Trouble) -> view::Renewal {
         identity: trouble.identity().to_owned(),
         failing_s: since.unwrap_or_default().as_secs(),
         error: trouble.error().to_owned(),
+    }
+}
+
+fn refused(refused: &RefusedByPeer) -> view::RefusedByPeer {
+    let age = refused.at.elapsed().unwrap_or_default();
+    view::RefusedByPeer {
+        identity: refused.id.to_string(),
+        by: refused.by.to_string(),
+        why: refused.why.as_str().to_owned(),
+        age_s: age.as_secs(),
     }
 }
 

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::parse_x509_pem;
 
-use super::CaError;
+use super::{CaError, Terms};
 use crate::random;
 
 /// A root: signs intermediates only.
@@ -38,13 +38,19 @@ pub(super) fn intermediate(
     )
 }
 
-/// An SVID. The subject is empty: names that count stand in the SANs.
+/// An SVID. The name that counts stands in the SANs. The subject of a service's says for which host it was made.
 pub(super) fn leaf(
     id: &SpiffeId,
+    terms: &Terms<'_>,
     now: SystemTime,
     not_after: SystemTime,
 ) -> Result<CertificateParams, CaError> {
     let mut params = common(now, not_after)?;
+    let not_before = terms.not_before.map(OffsetDateTime::from);
+    params.not_before = not_before.map_or(params.not_before, |time| time.max(params.not_before));
+    if let (Some(_), Some(host)) = (id.service_name(), terms.host) {
+        params.distinguished_name.push(DnType::CommonName, host);
+    }
     params.subject_alt_names = vec![
         SanType::URI(id.as_str().try_into()?),
         SanType::DnsName(id.dns_name().as_str().try_into()?),

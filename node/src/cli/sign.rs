@@ -8,12 +8,13 @@ use anyhow::Context;
 use clap::Args;
 use starling_gossip::DocumentKey;
 use starling_gossip::documents::Draft;
+use starling_transport::KeyHash;
 
 use super::{block_on, client, diff, out};
 use crate::admin::view;
 use crate::config::SOCKET;
 use crate::documents::file;
-use crate::operator::Operator;
+use crate::operator::{self, Operator};
 
 /// Who signs, and which agent takes it.
 #[derive(Debug, Args)]
@@ -51,6 +52,22 @@ impl Sign {
     /// What the agent holds of a document.
     pub(super) fn history(&self, key: &DocumentKey) -> anyhow::Result<view::History> {
         history(&self.socket, key)
+    }
+
+    /// Asks the agent for `path`.
+    pub(super) fn ask<T: serde::de::DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        Ok(block_on(client::ask_for(&self.socket, path))??)
+    }
+
+    /// Refuses to have an operator revoke itself: the revocation would go with the key.
+    pub(super) fn is_not_own(&self, key: &KeyHash) -> anyhow::Result<()> {
+        let grant = self.operator()?;
+        let own = operator::key_hash(&grant.grant().public_key);
+        anyhow::ensure!(
+            own != *key,
+            "this is the operator's own key; another operator has to revoke it"
+        );
+        Ok(())
     }
 
     /// Shows the changes, and makes them unless told otherwise.

@@ -52,6 +52,9 @@ fn render(status: &view::Status) -> String {
             "The files were changed since, but are not in force:\n{error}"
         ));
     }
+    if let Some(refused) = &status.refused_by_peer {
+        parts.push(refusal(refused));
+    }
     parts.push(certificates(&status.svids));
     if let Some(renewal) = &status.renewal {
         parts.push(format!(
@@ -100,6 +103,33 @@ fn documents(documents: &view::DocumentCount, alive: usize) -> String {
         );
     }
     text
+}
+
+/// Why this node may be alone, and what to do about it.
+fn refusal(refused: &view::RefusedByPeer) -> String {
+    let view::RefusedByPeer {
+        identity,
+        by,
+        why,
+        age_s,
+    } = refused;
+    let ago = span(*age_s);
+    let (what, fix) = match why.as_str() {
+        "revoked" => (
+            "is REVOKED",
+            "an operator threw it out; `starling get` on another host says why, and a host that is set up anew can be invited again",
+        ),
+        "expired" => (
+            "HAS EXPIRED",
+            "renew it, or put the clock right, here or there: `timedatectl`",
+        ),
+        "unknown_issuer" => (
+            "IS OF ANOTHER MESH",
+            "compare trust.pem here and there: it has to hold the root of both",
+        ),
+        _ => ("IS NOT ACCEPTED", "the log of that peer says why"),
+    };
+    format!("For {by}, {identity} {what} ({ago} ago).\n  hint: {fix}")
 }
 
 fn certificates(svids: &[view::Svid]) -> String {
@@ -206,6 +236,12 @@ mod tests {
                 join: "0.0.0.0:7402".into(),
                 seconds_left: 31_000_000,
             }),
+            refused_by_peer: Some(view::RefusedByPeer {
+                identity: "spiffe://example.org/svc/web".into(),
+                by: "10.0.0.2:7400".into(),
+                why: "expired".into(),
+                age_s: 5,
+            }),
             gossip: view::Gossip {
                 alive: 3,
                 suspect: 1,
@@ -262,6 +298,9 @@ configuration /etc/starling, read 12s ago
 
 The files were changed since, but are not in force:
 error: web.toml:1: unknown key `x`
+
+For 10.0.0.2:7400, spiffe://example.org/svc/web HAS EXPIRED (5s ago).
+  hint: renew it, or put the clock right, here or there: `timedatectl`
 
 CERTIFICATE                   ENDS
 spiffe://example.org/node/n1  in 22h 13m

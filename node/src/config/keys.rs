@@ -24,6 +24,11 @@ pub(super) fn remove_unknown_in_route(route: &mut DeTable<'_>, checker: &mut Che
     known_in(route, &ROUTE, checker);
 }
 
+/// The same for a document of kind `revocation`.
+pub(super) fn remove_unknown_in_revocation(document: &mut DeTable<'_>, checker: &mut Checker<'_>) {
+    known_in(document, &REVOCATION, checker);
+}
+
 /// The same for the tables within it, single ones and lists. How deep that goes is written down in the sections.
 fn known_in(table: &mut DeTable<'_>, section: &Section, checker: &mut Checker<'_>) {
     known_only(table, section, checker);
@@ -155,6 +160,18 @@ const DOCUMENT_MODE: Section = Section {
     name: "mode",
     title: "[[mode]]",
     keys: keys_of::<raw::policy::Mode>,
+    tables: &[],
+};
+const REVOCATION: Section = Section {
+    name: "",
+    title: "a revocation",
+    keys: keys_of::<raw::revocation::Document>,
+    tables: &[&REVOKED],
+};
+const REVOKED: Section = Section {
+    name: "revoked",
+    title: "[[revoked]]",
+    keys: keys_of::<raw::revocation::Revoked>,
     tables: &[],
 };
 const SERVICE_LIMITS: Section = Section {

@@ -9,6 +9,7 @@ use toml::Spanned;
 
 pub(super) mod calls;
 pub(super) mod policy;
+pub(super) mod revocation;
 pub(super) mod route;
 
 pub(super) type Text = Option<Spanned<String>>;

@@ -139,7 +139,7 @@ mod tests {
             ),
             (
                 "name = \"a\"\nkind = \"polcy\"",
-                "error: x.toml:2: this version knows no documents of kind `polcy`, only policy, route",
+                "error: x.toml:2: this version knows no documents of kind `polcy`, only policy, revocation, route",
             ),
             (
                 "kind = \"policy\"\nname = \"a\"\n\n[[grant]]\nservices = [\"x\"]\nfrom = [\"y\"]\nmethds = []\n",

@@ -9,7 +9,9 @@ use starling_gossip::{DocumentKey, DocumentName, Revision, ServiceName};
 
 use crate::config::{Problem, Problems};
 use crate::host::Host;
+use crate::revocation::{self, Entry};
 use crate::route::Route;
+use crate::{config, operator};
 
 /// Reads a body. The document's name may mean something; the path only serves messages.
 type Parse<T> = fn(&DocumentName, &Path, &str) -> Result<T, Problems>;
@@ -18,6 +20,9 @@ type Parse<T> = fn(&DocumentName, &Path, &str) -> Result<T, Problems>;
 const PARSERS: &[(&str, Parse<()>)] = &[
     ("policy", |name, file, body| {
         policy(name, file, body).map(drop)
+    }),
+    ("revocation", |name, file, body| {
+        revocation(name, file, body).map(drop)
     }),
     ("route", |name, file, body| {
         route(name, file, body).map(drop)
@@ -28,7 +33,15 @@ const PARSERS: &[(&str, Parse<()>)] = &[
 pub fn consumers(host: &Arc<Host>) -> Vec<Box<dyn Consumer>> {
     let judge = host.policy.clone();
     let router = host.clone();
+    let revoking = host.clone();
     vec![
+        // First: whom another document allows may be thrown out already.
+        Kind::new("revocation", revocation, move |set| {
+            let entries = set.documents.iter().flat_map(revoked);
+            revocation::enforce(&revoking, entries);
+            let stand_ins = set.missing.iter().map(deny_all);
+            revoking.policy.stand_in(stand_ins.collect());
+        }),
         Kind::new("policy", policy, move |set| {
             judge.take_documents(policies(set));
         }),
@@ -44,6 +57,17 @@ fn policy(
     body: &str,
 ) -> Result<crate::policy::Document, Problems> {
     crate::policy::Document::parse_as(file, body)
+}
+
+fn revocation(_name: &DocumentName, file: &Path, body: &str) -> Result<Vec<Entry>, Problems> {
+    config::revocation::parse(file, body)
+}
+
+/// An operator who revoked the own key would take the revocation back with it, and so on for ever.
+fn revoked(held: &InForce<Vec<Entry>>) -> impl Iterator<Item = &Entry> {
+    let own = revocation::What::Key(operator::key_hash(&held.signed_by));
+    let entries = held.document.iter();
+    entries.filter(move |entry| entry.what != own)
 }
 
 /// The route's service is the document's name.
@@ -76,20 +100,20 @@ fn policies(set: Set<InForce<crate::policy::Document>>) -> Vec<crate::policy::In
             revision: held.revision,
             document: held.document,
         });
-    let deny_all = crate::policy::Document::parse(DENY_ALL).map(Arc::new);
-    let deny_all = deny_all.expect("a test reads it");
-    let missing = set
-        .missing
-        .into_iter()
-        .map(|missing| crate::policy::InForce {
-            name: missing.name,
-            revision: missing.revision,
-            document: deny_all.clone(),
-        });
-    present.chain(missing).collect()
+    present.chain(set.missing.iter().map(deny_all)).collect()
 }
 
-/// What stands in for a policy that is missing.
+/// Somebody whom a missing document denied or revoked may be any caller.
+fn deny_all(missing: &Missing) -> crate::policy::InForce {
+    let document = crate::policy::Document::parse(DENY_ALL);
+    crate::policy::InForce {
+        name: missing.name.clone(),
+        revision: missing.revision,
+        document: Arc::new(document.expect("a test reads it")),
+    }
+}
+
+/// What stands in for a document that is missing.
 pub(super) const DENY_ALL: &str = r#"
 [[deny]]
 services = ["*"]
@@ -148,6 +172,8 @@ pub struct Missing {
 pub struct InForce<T> {
     pub name: Arc<str>,
     pub revision: u64,
+    /// The operator's public key.
+    pub signed_by: [u8; 32],
     pub document: Arc<T>,
 }
 
@@ -222,6 +248,7 @@ impl<T: Send + Sync + 'static> Consumer for Kind<T> {
             Some(InForce {
                 name: revision.key.name.as_str().into(),
                 revision: revision.revision,
+                signed_by: revision.public_key,
                 document: self.document(revision).ok()?,
             })
         });

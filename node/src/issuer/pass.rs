@@ -113,6 +113,7 @@ fn moment(host: &Host, node: &str) -> Moment {
         lifetime: host.config.load().issuer.lifetime,
         is_alive: member.is_some_and(|member| alive(member.state, member.liveness)),
         seeds: seeds.take(SEEDS_MAX).map(ToString::to_string).collect(),
+        revocations: host.identities.current().trust.revocations().clone(),
     }
 }
 

@@ -11,7 +11,7 @@ use starling_transport::Leaf;
 
 use super::Role;
 use super::pass::{Passed, Spent, here};
-use crate::ca::CaError;
+use crate::ca::{CaError, Terms};
 use crate::control::Refused;
 use crate::enrol::{Joined, Turned};
 use crate::host::Host;
@@ -36,13 +36,8 @@ pub struct Renewed {
 /// `/v1/renew`: whoever has a certificate that is still good gets another one of the same identity, and no other.
 pub async fn renew(host: Arc<Host>, peer: Leaf, renewal: Renewal) -> Result<Renewed, Refused> {
     let role = role(&host)?;
-    let is_revoked = host
-        .identities
-        .current()
-        .trust
-        .revocations()
-        .has_leaf(&peer);
-    if is_revoked {
+    let revocations = host.identities.current().trust.revocations().clone();
+    if revocations.has_leaf(&peer) {
         return Err(Refused::new(
             StatusCode::FORBIDDEN,
             "revoked",
@@ -52,7 +47,12 @@ pub async fn renew(host: Arc<Host>, peer: Leaf, renewal: Renewal) -> Result<Rene
     let request = STANDARD.decode(&renewal.request);
     let request = request.map_err(|error| Refused::bad_question(error.to_string()))?;
     let lifetime = host.config.load().issuer.lifetime;
-    let signed = role.authority().sign(&peer.id, &request, lifetime);
+    let terms = Terms {
+        host: peer.host.as_deref(),
+        lifetime,
+        not_before: revocations.good_from(&peer.id, peer.host.as_deref()),
+    };
+    let signed = role.authority().sign(&peer.id, &request, &terms);
     let leaf = signed.map_err(|error| match error {
         CaError::Request(error) => Refused::bad_question(error.to_string()),
         error => {

@@ -73,6 +73,7 @@ impl Mesh {
             lifetime: LIFETIME,
             is_alive,
             seeds: vec!["10.0.0.1:7400".into()],
+            revocations: Arc::default(),
         };
         let redeemed = self.role.redeem(asked, &BINDING, "10.0.0.2:5", &moment);
         redeemed.map_or_else(

@@ -74,7 +74,7 @@ pub fn at_start(
 fn sign(due: &[&Svid], state: &StateDir, lifetime: Duration) -> Result<(), CaError> {
     let authority = Authority::load(state)?;
     for svid in due {
-        let issued = authority.issue(svid.id(), lifetime)?;
+        let issued = authority.issue_for(svid.id(), svid.leaf().host.as_deref(), lifetime)?;
         write(state, svid.id(), &issued.chain_pem, &issued.key_pem)?;
         tracing::info!(identity = %svid.id(), "certificate renewed at the start");
     }

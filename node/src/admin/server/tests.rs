@@ -26,6 +26,7 @@ impl Source for Young {
             svids: Vec::new(),
             renewal: None,
             issuer: None,
+            refused_by_peer: None,
             gossip: Gossip::default(),
             documents: Default::default(),
             services: Vec::new(),

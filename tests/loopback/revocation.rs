@@ -1,0 +1,176 @@
+//! Who is thrown out is cut off, stays out, and knows why.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use harness::{Mesh, Need, need, stream, turn, wait_until};
+
+/// `app` on n1, and on n3, calls `peer`, an echo on n2.
+struct Calls {
+    mesh: Mesh,
+    good: SocketAddr,
+    lost: SocketAddr,
+    alice: String,
+}
+
+impl Calls {
+    fn start() -> Self {
+        let mesh = Mesh::loopback(&[("n1", &["app"]), ("n2", &["peer"]), ("n3", &["app"])]);
+        let peer = stream::serve(mesh.node("n2").host(), |mut stream| {
+            let mut back = stream.try_clone().expect("a socket can be shared");
+            // A caller that is gone is not this app's matter.
+            let _ = std::io::copy(&mut stream, &mut back);
+        });
+        mesh.node("n2").serve("peer", peer, "tcp", &["app"], "");
+        let good = mesh.node("n1").call("peer", "app");
+        let lost = mesh.node("n3").call("peer", "app");
+        mesh.start();
+        mesh.wait_healthy("peer", &["n2"], crate::PATIENCE);
+        let alice = mesh.operator("alice", "revocation").display().to_string();
+        Self {
+            mesh,
+            good,
+            lost,
+            alice,
+        }
+    }
+
+    fn connect(&self, node: &str, address: SocketAddr) -> TcpStream {
+        stream::connect(self.mesh.node(node).host(), address)
+    }
+
+    fn sign(&self, arguments: &[&str]) -> String {
+        let signed = ["--key", &self.alice, "--yes"];
+        self.mesh
+            .node("n1")
+            .must(&[arguments, &signed[..]].concat())
+    }
+}
+
+/// Whether a word comes back.
+fn echoes(stream: &mut TcpStream) -> bool {
+    let mut back = [0; 5];
+    let said = stream.write_all(b"hello");
+    said.and_then(|()| stream.read_exact(&mut back)).is_ok() && back == *b"hello"
+}
+
+fn works(calls: &Calls, node: &str, address: SocketAddr) -> bool {
+    echoes(&mut calls.connect(node, address))
+}
+
+#[test]
+fn a_stolen_host_is_cut_off_and_what_it_is_given_later_is_good() {
+    need!(Need::Agent);
+    let _turn = turn::shared();
+    let calls = Calls::start();
+    let (n1, n2, n3) = (
+        calls.mesh.node("n1"),
+        calls.mesh.node("n2"),
+        calls.mesh.node("n3"),
+    );
+    let mut kept = calls.connect("n1", calls.good);
+    let mut cut = calls.connect("n3", calls.lost);
+    assert!(echoes(&mut kept) && echoes(&mut cut));
+
+    let said = calls.sign(&["revoke", "node/n3", "--reason", "stolen"]);
+    assert!(said.contains("revocation/node-n3@1 is in force"), "{said}");
+    // The read ends when the connection does: nobody sends anything.
+    let mut rest = Vec::new();
+    let _reset_or_end = cut.read_to_end(&mut rest);
+    assert!(rest.is_empty());
+    assert!(echoes(&mut kept), "the same service on another host stays");
+
+    wait_until(crate::PATIENCE, "n3 to hear why it is alone", || {
+        let status = n3.ask("status").unwrap_or_default();
+        status["refused_by_peer"]["why"] == "revoked"
+    });
+    let status = n3.show("status", &[]).expect("n3 answers");
+    assert!(status.contains("is REVOKED"), "{status}");
+    assert!(!works(&calls, "n3", calls.lost));
+    let refused = n2.metrics();
+    let refused = refused.sum(
+        "starling_handshakes_refused_total",
+        &[("reason", "revoked")],
+    );
+    assert!(refused >= 1.0);
+    wait_until(crate::PATIENCE, "n1 to forget n3", || {
+        n1.liveness("n3").as_deref() != Some("alive")
+    });
+
+    // What was said can be taken back.
+    calls.sign(&["delete", "revocation/node-n3"]);
+    wait_until(crate::PATIENCE, "n3 to be let in again", || {
+        works(&calls, "n3", calls.lost)
+    });
+    assert!(works(&calls, "n1", calls.good));
+}
+
+#[test]
+fn one_service_on_one_host_is_thrown_out_alone() {
+    need!(Need::Agent);
+    let _turn = turn::shared();
+    let calls = Calls::start();
+    assert!(works(&calls, "n1", calls.good) && works(&calls, "n3", calls.lost));
+    calls.sign(&["revoke", "svc/app@n3", "--reason", "core dump"]);
+    wait_until(crate::PATIENCE, "app on n3 to be refused", || {
+        !works(&calls, "n3", calls.lost)
+    });
+    assert!(works(&calls, "n1", calls.good));
+    // Its node is still one of us.
+    let n1 = calls.mesh.node("n1");
+    assert_eq!(n1.liveness("n3").as_deref(), Some("alive"));
+
+    calls.sign(&["revoke", "svc/app", "--reason", "bad build"]);
+    wait_until(crate::PATIENCE, "app to be refused everywhere", || {
+        !works(&calls, "n1", calls.good)
+    });
+}
+
+#[test]
+fn a_revocation_is_remembered_and_only_the_dead_are_decommissioned() {
+    need!(Need::Agent);
+    let _turn = turn::shared();
+    let calls = Calls::start();
+    let (n1, n2, n3) = (
+        calls.mesh.node("n1"),
+        calls.mesh.node("n2"),
+        calls.mesh.node("n3"),
+    );
+    let signed = ["--key", &calls.alice, "--yes"];
+    let refused = n1.operate(&[&["decommission", "n3"], &signed[..]].concat());
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && error.contains("is alive"),
+        "{error}"
+    );
+    n3.stop();
+    wait_until(crate::PATIENCE, "n3 to have left", || {
+        n1.liveness("n3").as_deref() != Some("alive")
+            || n1
+                .ask("nodes")
+                .unwrap_or_default()
+                .as_array()
+                .is_some_and(|nodes| {
+                    nodes
+                        .iter()
+                        .any(|node| node["node"] == "n3" && node["state"] == "left")
+                })
+    });
+    calls.sign(&["decommission", "n3"]);
+    wait_until(crate::PATIENCE, "n2 to have the document", || {
+        n2.document("revocation/node-n3")
+            .is_some_and(|(_, state, _)| state == "in force")
+    });
+    // Both forget all but their disks.
+    for node in [n1, n2] {
+        node.stop();
+        node.start();
+        node.wait_ready();
+    }
+    n3.start();
+    wait_until(crate::PATIENCE, "n3 to hear why it is alone", || {
+        let status = n3.ask("status").unwrap_or_default();
+        status["refused_by_peer"]["why"] == "revoked"
+    });
+    assert!(!works(&calls, "n3", calls.lost));
+}
