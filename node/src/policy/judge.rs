@@ -91,9 +91,12 @@ impl Entry {
             Ok(path) => path,
             Err(ambiguous) => return self.judge_ambiguous(caller, ambiguous),
         };
-        let forward = match path.is_changed() {
-            true => PathAndQuery::try_from(path.to_string()).ok(),
-            false => None,
+        let forward = path
+            .is_changed()
+            .then(|| PathAndQuery::try_from(path.to_string()));
+        let Ok(forward) = forward.transpose() else {
+            // With its query it has grown past what a URI may hold, so it cannot go on in the form that was judged.
+            return self.judge_ambiguous(caller, Ambiguous::TooLong);
         };
         let denied = |rule: &&Rule| rule.is_from(caller) && rule.denies(method, &path);
         let granted = |rule: &&Rule| rule.is_from(caller) && rule.grants(method, &path);

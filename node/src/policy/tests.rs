@@ -148,6 +148,16 @@ fn grants_look_at_methods_and_paths() {
 }
 
 #[test]
+fn a_path_that_cannot_go_on_in_its_one_form_does_not_go_on() {
+    let rules = "[[service.grant]]\nfrom = [\"web\"]\npaths = [\"/**\"]";
+    let call = |bars: usize| format!("web GET /{}?{}", "|".repeat(bars), "q".repeat(50_000));
+    of_orders(rules, &[(&call(8_000), "no ambiguous-path")]);
+    let passed = format!("/{}?{}", "%7C".repeat(3), "q".repeat(50_000));
+    let passed = format!("yes granted starling.toml:6 as {passed}");
+    of_orders(rules, &[(&call(3), &passed)]);
+}
+
+#[test]
 fn a_denial_beats_every_grant_and_is_read_widely() {
     of_orders(
         "allow = [\"web\"]\n[[service.grant]]\nfrom = [\"*\"]\npaths = [\"/admin\"]\n\
