@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use ::metrics::counter;
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{ConnectionError, Endpoint as QuinnEndpoint, EndpointConfig, TokioRuntime};
+use quinn_proto::HashedConnectionIdGenerator;
 use rustls::crypto::ring::default_provider;
 use rustls_pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -50,10 +51,9 @@ impl Endpoint {
             addr: options.listen,
             source,
         })?;
-        let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &options.reset_key);
         let server = server_config(&identities, options.streams_per_peer)?;
         let quinn = QuinnEndpoint::new(
-            EndpointConfig::new(Arc::new(reset_key)),
+            endpoint_config(&options.reset_key),
             Some(server),
             socket,
             Arc::new(TokioRuntime),
@@ -471,6 +471,21 @@ pub(crate) fn provider() -> rustls::crypto::CryptoProvider {
         .cipher_suites
         .sort_by_key(|suite| suite.suite() != rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
     provider
+}
+
+/// With one key for resets and one for connection IDs, both the same after a restart: quinn resets only connections whose ID
+/// it could have made itself, and drops the packets of others.
+fn endpoint_config(reset_key: &[u8; 64]) -> EndpointConfig {
+    let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, reset_key);
+    let tag = ring::hmac::sign(&reset_key, b"starling connection ids");
+    let (first, _) = tag
+        .as_ref()
+        .split_first_chunk()
+        .expect("a tag has 32 bytes");
+    let id_key = u64::from_le_bytes(*first);
+    let mut config = EndpointConfig::new(Arc::new(reset_key));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
+    config
 }
 
 pub(crate) fn udp_socket(addr: SocketAddr) -> std::io::Result<UdpSocket> {

@@ -95,9 +95,13 @@ impl Ca {
 
     /// An endpoint on loopback that holds these identities.
     pub(crate) fn endpoint(&self, node: &str, services: &[&str]) -> Host {
+        self.endpoint_at(([127, 0, 0, 1], 0).into(), node, services)
+    }
+
+    pub(crate) fn endpoint_at(&self, listen: SocketAddr, node: &str, services: &[&str]) -> Host {
         let identities = Identities::new(self.set(node, services));
         let options = Options {
-            listen: ([127, 0, 0, 1], 0).into(),
+            listen,
             reset_key: [7; 64],
             streams_per_peer: 64,
             connections_max: 100,

@@ -125,6 +125,32 @@ async fn a_connection_does_not_outlive_a_leaf() {
 }
 
 #[tokio::test]
+async fn a_restarted_agent_resets_the_connections_of_the_one_before() {
+    let ca = Ca::new();
+    let a = ca.endpoint("a", &["web"]);
+    // Another runtime stands for a process that is killed: it says goodbye to nobody.
+    let mut life = tokio::runtime::Builder::new_multi_thread();
+    let life = life.worker_threads(1).enable_all().build().unwrap();
+    let b = {
+        let _in = life.enter();
+        ca.endpoint("b", &["orders"])
+    };
+    let session = dial(&a.endpoint, &ca, "web", "orders", b.addr)
+        .await
+        .unwrap();
+    let accepted = b.endpoint.accept().await.unwrap();
+    let addr = b.addr;
+    let dies = move || life.shutdown_timeout(BUDGET);
+    tokio::task::spawn_blocking(dies).await.unwrap();
+    drop((accepted, b));
+    let _again = ca.endpoint_at(addr, "b", &["orders"]);
+    let mut stream = session.quinn().open_uni().await.unwrap();
+    stream.write_all(&[0; 100]).await.unwrap();
+    let ended = session.quinn().closed().await;
+    assert!(matches!(ended, quinn::ConnectionError::Reset), "{ended}");
+}
+
+#[tokio::test]
 async fn messages_and_questions_arrive_with_their_senders_name() {
     let ca = Ca::new();
     let (a, b) = (ca.endpoint("a", &[]), ca.endpoint("b", &[]));
