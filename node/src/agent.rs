@@ -94,6 +94,7 @@ async fn start_and_serve(options: Options) -> anyhow::Result<()> {
         .ready(&format!("node {} serves", agent.host.node));
     tokio::select! {
         () = stop.next() => {}
+        () = agent.facts.leaving.cancelled() => {}
         // None of them ends by itself, so an agent without one is better started afresh than kept half alive.
         ended = agent.background.join_next() => anyhow::bail!("a background task ended: {ended:?}"),
     }

@@ -29,6 +29,7 @@ mod init;
 mod invite;
 mod join;
 mod judge;
+mod leave;
 mod nodes;
 mod operator;
 mod out;
@@ -61,6 +62,7 @@ enum Command {
     Init(init::Init),
     Invite(invite::Invite),
     Join(join::Join),
+    Leave(leave::Leave),
     Ca(ca::Ca),
     Agent(agent::Agent),
     Validate(validate::Validate),
@@ -112,6 +114,7 @@ impl Command {
             Self::Init(command) => command.run(),
             Self::Invite(command) => command.run(),
             Self::Join(command) => command.run(),
+            Self::Leave(command) => command.run(),
             Self::Ca(command) => command.run(),
             Self::Agent(command) => command.run(),
             Self::Validate(command) => command.run(),

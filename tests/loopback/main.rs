@@ -5,6 +5,7 @@ mod bounds;
 mod databases;
 mod demo;
 mod documents;
+mod enrolment;
 mod fail_closed;
 mod grpc;
 mod http;

@@ -4,6 +4,7 @@ mod clients;
 mod policy;
 mod refused;
 mod servers;
+mod svids;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

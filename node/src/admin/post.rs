@@ -21,6 +21,7 @@ pub(super) async fn post(path: &str, body: Incoming, source: &dyn Source) -> Ans
             },
             Err(refused) => refuse(&refused),
         },
+        "/v1/leave" => json_with(StatusCode::OK, &source.leave()),
         _ => only_reading(),
     }
 }

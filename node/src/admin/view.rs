@@ -30,6 +30,8 @@ pub trait Source: Send + Sync + 'static {
     fn document(&self, key: &DocumentKey) -> History;
     /// Takes a signed document. When it returns the document is on disk and on its way to others.
     fn submit(&self, document: Bytes) -> BoxFuture<'_, Result<Receipt, Refused>>;
+    /// Begins to leave the mesh and to end.
+    fn leave(&self) -> Leaving;
     /// Whether this agent should get traffic; otherwise why not, in one line.
     fn ready(&self) -> Result<(), String>;
     /// All metrics in the Prometheus text format.
@@ -109,6 +111,13 @@ pub struct RefusedByPeer {
     /// `revoked`, `expired`, `unknown_issuer` or `unacceptable`.
     pub why: String,
     pub age_s: u64,
+}
+
+/// The answer to `POST /v1/leave`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// The grace for calls under way.
+    pub within_s: u64,
 }
 
 /// Members by liveness, this node included.

@@ -14,6 +14,7 @@ use futures_util::future::BoxFuture;
 use starling_gossip::{Catalogue, DocumentKey, Instance, Liveness, Member, NodeName, State};
 use starling_transport::{RefusedByPeer, Svid};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::explain;
 use crate::admin::{Source, view};
@@ -30,6 +31,8 @@ use crate::telemetry::metrics::Recorder;
 pub(super) struct Facts {
     pub(super) is_ready: AtomicBool,
     pub(super) is_draining: AtomicBool,
+    /// Cancelled when an operator wants this node to leave.
+    pub(super) leaving: CancellationToken,
     recorder: Recorder,
     directory: PathBuf,
     advertise: SocketAddr,
@@ -49,6 +52,7 @@ impl Facts {
         Arc::new(Self {
             is_ready: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
+            leaving: CancellationToken::new(),
             recorder,
             directory,
             advertise,
@@ -226,6 +230,14 @@ impl Source for View {
 
     fn submit(&self, document: Bytes) -> BoxFuture<'_, Result<view::Receipt, view::Refused>> {
         Box::pin(async move { self.take_document(&document).await })
+    }
+
+    fn leave(&self) -> view::Leaving {
+        tracing::info!("asked to leave the mesh");
+        self.facts.leaving.cancel();
+        view::Leaving {
+            within_s: self.host.config.load().limits.drain.as_secs(),
+        }
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -5,7 +5,8 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::*;
 use crate::admin::view::{
-    Config, Document, Explained, Gossip, History, Node, Receipt, Refused, Route, Service, Status,
+    Config, Document, Explained, Gossip, History, Leaving, Node, Receipt, Refused, Route, Service,
+    Status,
 };
 
 /// An agent that is not ready yet.
@@ -66,6 +67,10 @@ impl Source for Young {
 
     fn routes(&self) -> Vec<Route> {
         Vec::new()
+    }
+
+    fn leave(&self) -> Leaving {
+        Leaving { within_s: 30 }
     }
 
     fn documents(&self) -> Vec<Document> {
