@@ -22,6 +22,7 @@ pub(crate) mod client;
 mod delete;
 mod demo;
 mod diff;
+mod doubts;
 mod explain;
 mod get;
 mod history;

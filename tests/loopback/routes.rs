@@ -110,13 +110,31 @@ fn a_canary_goes_from_nothing_to_all_under_load() {
     let address = node.call("site", "web");
     mesh.start();
     mesh.wait_healthy("site", &["n2", "n3"], crate::PATIENCE);
-    direct(&mesh, &split(100), "100% version=v1");
+    let key = mesh.operator("alice", "route").display().to_string();
+    // Said on one host, done on another.
+    let say = |on: &str, v1: u32| {
+        let rules = split(v1).replace("route.rule", "rule");
+        let text = format!("kind = \"route\"\nname = \"site\"\n{rules}");
+        let file = mesh.scratch().write("canary.toml", &text);
+        let file = file.display().to_string();
+        let arguments = ["apply", "-f", &file, "--key", &key, "--yes"];
+        mesh.node(on).must(&arguments);
+        let shown = format!("{v1}% version=v1");
+        wait_until(crate::PATIENCE, &shown, || {
+            let pages = mesh
+                .nodes()
+                .iter()
+                .map(|node| node.show("routes", &["site"]));
+            pages.flatten().filter(|page| page.contains(&shown)).count() == 3
+        });
+    };
+    say("n2", 100);
     let state = State::default();
     let report = std::thread::scope(|scope| {
         let load = Load::start(scope, &state, node.host(), 16, address, "/");
-        for v1 in [99, 90, 50, 10, 0] {
+        for (v1, on) in [(99, "n3"), (90, "n2"), (50, "n1"), (10, "n3"), (0, "n2")] {
             let before = load.good();
-            direct(&mesh, &split(v1), &format!("{v1}% version=v1"));
+            say(on, v1);
             wait_until(crate::PATIENCE, "more answers", || {
                 load.good() >= before + 2_000
             });
@@ -137,6 +155,15 @@ fn a_canary_goes_from_nothing_to_all_under_load() {
     for _ in 0..50 {
         assert_eq!(host_of(&client.get("/").expect("an answer")), "n3");
     }
+
+    // A host's own route stands before the mesh's.
+    direct(&mesh, &split(100), "100% version=v1");
+    let page = node.must(&["routes", "site"]);
+    assert!(
+        page.contains("this host's own route of `site` stands before the mesh's, route/site@6"),
+        "{page}"
+    );
+    assert_eq!(host_of(&client.get("/").expect("an answer")), "n2");
 }
 
 #[test]
@@ -367,6 +394,16 @@ fn tcp_connections_are_split_too() {
     for _ in 0..20 {
         assert_eq!(ask().expect("an answer"), "n3");
     }
+    let half = "[[route.rule]]\nsplit = [{ to = { version = \"v1\" }, weight = 50 }, \
+                { to = { version = \"v2\" }, weight = 50 }]\n";
+    direct(&mesh, half, "50% version=v1");
+    let both = || {
+        let mut said: Vec<_> = (0..60).map(|_| ask().expect("an answer")).collect();
+        said.sort_unstable();
+        said.dedup();
+        said
+    };
+    assert_eq!(both(), ["n2", "n3"]);
     direct(
         &mesh,
         "[[route.rule]]\nfault = { abort = 503 }\n",
@@ -405,6 +442,16 @@ fn doubts_about_routes_are_told_with_their_place() {
             "{text}"
         );
     }
+    let document = "kind = \"route\"\nname = \"site\"\n[[rule]]\nto = { version = \"v3\" }\n";
+    let file = mesh.scratch().write("site.toml", document);
+    let file = file.display().to_string();
+    let applied = node.operate(&["apply", "-f", &file, "--dry-run"]);
+    let applied = String::from_utf8_lossy(&applied.stderr).into_owned();
+    assert!(
+        applied.contains("site.toml:3: no instance of `site` has `version=v3`")
+            && !applied.contains("reaches"),
+        "{applied}"
+    );
     let routes = node.ask("routes").expect("an answer");
     assert_eq!(
         routes[0]["rules"][0]["targets"][0]["instances"], 0,

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::sign::{Change, Sign};
+use super::{doubts, out};
 use crate::config::{Problem, Problems};
 use crate::documents::file::DocumentFile;
+use crate::documents::kinds;
 
 /// Sign documents and hand them to the mesh
 ///
@@ -37,22 +39,29 @@ impl Apply {
         }
         let mut changes: Vec<Change> = Vec::new();
         let mut problems = Problems::default();
+        let mut routes = Vec::new();
         for file in &self.files {
             match read(file) {
                 Ok(read) if changes.iter().any(|change| change.key == read.key) => {
                     let what = format!("{} is in another file too", read.key);
                     problems.append(about(file, what));
                 }
-                Ok(read) => changes.push(Change {
-                    key: read.key,
-                    body: Some(read.body),
-                }),
+                Ok(read) => {
+                    routes.extend(kinds::as_route(&read.key, file, &read.body));
+                    changes.push(Change {
+                        key: read.key,
+                        body: Some(read.body),
+                    });
+                }
                 Err(more) => problems.append(more),
             }
         }
         if !problems.is_empty() {
             return Err(problems.into());
         }
+        doubts::of_routes(&routes, self.sign.socket())
+            .iter()
+            .for_each(|doubt| out::complain(doubt));
         self.sign.make(changes)
     }
 }

@@ -1,7 +1,7 @@
 //! What `apply`, `delete` and `rollback` have in common: show what would change, ask, sign, hand to the agent of this host.
 
 use std::io::{self, BufRead, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -49,6 +49,10 @@ struct Planned {
 }
 
 impl Sign {
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// What the agent holds of a document.
     pub(super) fn history(&self, key: &DocumentKey) -> anyhow::Result<view::History> {
         history(&self.socket, key)
@@ -189,10 +193,7 @@ impl Planned {
 }
 
 /// What the agent at `socket` holds of a document.
-pub(super) fn history(
-    socket: &std::path::Path,
-    key: &DocumentKey,
-) -> anyhow::Result<view::History> {
+pub(super) fn history(socket: &Path, key: &DocumentKey) -> anyhow::Result<view::History> {
     let path = format!("/v1/documents/{key}");
     Ok(block_on(client::ask_for(socket, &path))??)
 }

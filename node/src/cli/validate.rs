@@ -4,13 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use starling_gossip::ServiceName;
-
-use super::{block_on, client, out};
-use crate::admin::view;
+use super::{doubts, out};
 use crate::config::{Config, DIRECTORY, Problems};
-use crate::route::Route;
-use crate::route::split::Subset;
 
 /// Check configuration without touching the machine
 ///
@@ -41,7 +36,7 @@ impl Validate {
         for (what, result) in results {
             match result {
                 Ok(config) => {
-                    doubts(&config)
+                    doubts::of_routes(&config.routes, &config.admin.socket)
                         .iter()
                         .for_each(|doubt| out::complain(doubt));
                     out::say(&good(&what, &config))?;
@@ -66,31 +61,6 @@ fn good(what: &str, config: &Config) -> String {
         counts.push(count(config.routes.len(), "route"));
     }
     format!("{what}: good ({})", counts.join(", "))
-}
-
-/// What can be done, but is probably not meant so. Which subsets there are only a running agent knows; without one,
-/// nothing is said of them.
-fn doubts(config: &Config) -> Vec<String> {
-    let mut doubts: Vec<_> = config.routes.iter().flat_map(Route::shadows).collect();
-    if !config.routes.is_empty() {
-        let asked = block_on(client::ask_for::<Vec<view::Service>>(
-            &config.admin.socket,
-            "/v1/services",
-        ));
-        if let Ok(Ok(services)) = asked {
-            let has = |service: &ServiceName, subset: &Subset| has(&services, service, subset);
-            doubts.extend(config.routes.iter().flat_map(|route| route.unknown(has)));
-        }
-    }
-    doubts.iter().map(ToString::to_string).collect()
-}
-
-fn has(services: &[view::Service], service: &ServiceName, subset: &Subset) -> Option<bool> {
-    let known = services
-        .iter()
-        .find(|known| known.service == service.as_str())?;
-    let mut instances = known.instances.iter();
-    Some(instances.any(|instance| subset.holds(&instance.labels, &instance.zone)))
 }
 
 fn count(number: usize, of: &str) -> String {

@@ -84,6 +84,11 @@ fn route(name: &DocumentName, file: &Path, body: &str) -> Result<Route, Problems
     Ok(document.of(service))
 }
 
+/// The route that a document is, if it is one that can be read.
+pub fn as_route(key: &DocumentKey, file: &Path, body: &str) -> Option<Route> {
+    (key.kind.as_str() == "route").then(|| route(&key.name, file, body).ok())?
+}
+
 /// A route that is missing denied nobody anything: calls go where they go without it.
 fn routes(set: Set<InForce<Route>>) -> Vec<Arc<Route>> {
     let held = set.documents.into_iter();
