@@ -125,7 +125,7 @@ fn an_agent_killed_under_load_loses_no_request_that_can_be_retried() {
 }
 
 #[test]
-fn an_agent_restarted_under_keep_alive_callers_fails_none_of_them() {
+fn every_app_and_then_every_agent_restarts_under_callers_that_notice_nothing() {
     need!(
         Need::Agent,
         Need::Root,
@@ -133,21 +133,26 @@ fn an_agent_restarted_under_keep_alive_callers_fails_none_of_them() {
         Need::Program("nginx")
     );
     let _turn = turn::alone();
-    let farm = Farm::start(&["s1", "s2"]);
-    let report = farm.under_load(2_000, || {
-        for name in ["s1", "s2"] {
+    let names = ["s1", "s2", "s3"];
+    let mut farm = Farm::start(&names);
+    let mut apps = std::mem::take(&mut farm.apps);
+    let report = farm.under_load(5_000, || {
+        for (name, app) in names.iter().zip(&mut apps) {
+            app.restart(farm.mesh.node(name).host());
+        }
+        for name in names {
             let node = farm.mesh.node(name);
             node.stop();
             node.start();
             node.wait_ready();
-            farm.mesh
-                .wait_healthy("site", &["s1", "s2"], crate::PATIENCE);
+            farm.mesh.wait_healthy("site", &names, crate::PATIENCE);
         }
     });
     println!(
-        "agents restarted in turn: {} answered, slowest {:?}",
+        "apps, then agents, restarted in turn: {} answered, slowest {:?}",
         report.good, report.slowest
     );
+    assert!(report.good >= 10_000, "{}", report.good);
     assert!(
         report.failures.is_empty(),
         "{} failed: {:?}",
