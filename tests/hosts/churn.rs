@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use harness::apps::Nginx;
 use harness::load::{Load, Report, State};
+use harness::process::Signal;
 use harness::{Mesh, Need, Wire, need, turn, wait_until};
 
 /// `web` on c calls `site`, which nginx offers on s1, s2, ...
@@ -171,6 +172,16 @@ fn the_only_instance_restarts_within_the_wait_of_its_callers() {
     );
     let _turn = turn::alone();
     let farm = Farm::start(&["s1"]);
+    // An agent takes some three seconds to end and to start again, longer on a busy machine.
+    let caller = farm.mesh.node("c");
+    caller.write_config(&[farm.mesh.node("s1")], "[limits]\nwait = \"15s\"");
+    let reloads = || {
+        let metrics = caller.metrics();
+        metrics.sum("starling_config_reloads_total", &[("outcome", "taken")])
+    };
+    let before = reloads();
+    caller.signal(Signal::HUP);
+    wait_until(crate::PATIENCE, "the reload", || reloads() > before);
     let report = farm.under_load(1_000, || {
         let node = farm.mesh.node("s1");
         node.stop();
