@@ -7,6 +7,7 @@ mod timers;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -52,6 +53,17 @@ pub fn full(bytes: Bytes) -> Body {
 pub struct Counted<B> {
     inner: B,
     traffic: Arc<Traffic>,
+    is_broken: Arc<AtomicBool>,
+}
+
+/// Tells afterwards whether it was the caller whose body broke off or was no HTTP.
+#[derive(Debug)]
+pub struct Broken(Arc<AtomicBool>);
+
+impl Broken {
+    pub fn is_broken(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl<B> Counted<B> {
@@ -60,7 +72,12 @@ impl<B> Counted<B> {
         Self {
             inner,
             traffic: traffic.clone(),
+            is_broken: Arc::default(),
         }
+    }
+
+    pub fn broken(&self) -> Broken {
+        Broken(self.is_broken.clone())
     }
 }
 
@@ -73,8 +90,10 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Counted<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut polled = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        if let Some(Ok(frame)) = &mut polled {
-            self.traffic.add_in(clean(frame));
+        match &mut polled {
+            Some(Ok(frame)) => self.traffic.add_in(clean(frame)),
+            Some(Err(_)) => self.is_broken.store(true, Ordering::Relaxed),
+            None => {}
         }
         Poll::Ready(polled)
     }

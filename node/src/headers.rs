@@ -35,6 +35,9 @@ pub fn request_from_app(head: &mut request::Parts, service: &str) -> Result<Trac
     if head.method == Method::CONNECT {
         return Err(Reason::NotSupported);
     }
+    if !is_framed_once(head) {
+        return Err(Reason::BadRequest);
+    }
     let authority = match authority(head)? {
         Some(authority) => authority,
         None if head.version <= Version::HTTP_10 => parse_authority(service.as_bytes())?,
@@ -186,6 +189,27 @@ fn encode_path(head: &mut request::Parts) -> Result<(), Reason> {
     parts.path_and_query = Some(encoded);
     head.uri = Uri::from_parts(parts).map_err(|_invalid| Reason::BadRequest)?;
     Ok(())
+}
+
+/// Whether there is one way to tell where the body ends: a length, or chunks and nothing else. The mesh could pass on
+/// what it read by either, but a request that says both was made to be read in two ways.
+fn is_framed_once(head: &request::Parts) -> bool {
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else {
+        return true;
+    };
+    codings.next().is_none()
+        && coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+        && head.version == Version::HTTP_11
+        && !head.headers.contains_key(CONTENT_LENGTH)
+}
+
+/// What came after a request that is in doubt is in doubt as well: the answer ends a connection of HTTP/1.
+pub fn end_if_in_doubt(reason: Reason, version: Version, answer: &mut HeaderMap) {
+    let is_doubtful = matches!(reason, Reason::BadRequest | Reason::NotSupported);
+    if is_doubtful && version < Version::HTTP_2 {
+        answer.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 fn clean_request(headers: &mut HeaderMap, hops: u8) {

@@ -16,6 +16,7 @@ mod resilience;
 mod revocation;
 mod routes;
 mod shipped;
+mod smuggling;
 mod tcp;
 mod websocket;
 mod words;

@@ -77,7 +77,6 @@ fn fields_of_one_hop_end_here() {
     );
     from_app("http2-settings: AAMAAABk\nupgrade: h2c", "");
     from_app("transfer-encoding: chunked", "");
-    from_app("transfer-encoding: chunked\ncontent-length: 3", "");
     from_app(
         "connection: x-one , X-Two\nx-one: 1\nx-two: 2\nx-three: 3",
         "x-three: 3",
@@ -88,6 +87,32 @@ fn fields_of_one_hop_end_here() {
     );
     from_app("connection: ,, \"quoted\", x one\nx-one: 1", "x-one: 1");
     from_app("proxy: http://evil", "");
+}
+
+#[test]
+fn a_body_ends_in_one_way_only() {
+    let framed = |version, fields: &str| {
+        let mut head = request(version, "POST /", &format!("host: orders\n{fields}"));
+        request_from_app(&mut head, "orders").map(drop)
+    };
+    for good in ["content-length: 3", "transfer-encoding: Chunked"] {
+        assert_eq!(framed(Version::HTTP_11, good), Ok(()), "{good}");
+    }
+    for bad in [
+        "transfer-encoding: chunked\ncontent-length: 3",
+        "transfer-encoding: chunked\ntransfer-encoding: chunked",
+        "transfer-encoding: gzip, chunked",
+        "transfer-encoding: identity",
+        "transfer-encoding:",
+    ] {
+        assert_eq!(
+            framed(Version::HTTP_11, bad),
+            Err(Reason::BadRequest),
+            "{bad}"
+        );
+    }
+    let chunks = "transfer-encoding: chunked";
+    assert_eq!(framed(Version::HTTP_10, chunks), Err(Reason::BadRequest));
 }
 
 #[test]

@@ -52,7 +52,7 @@ async fn call(
     mut request: Request<Incoming>,
 ) -> Response<Body> {
     let mut line = AccessLine::request(series, request.method(), request.uri().path());
-    let tongue = Tongue::of(request.headers());
+    let (tongue, version) = (Tongue::of(request.headers()), request.version());
     let connection = hyper::upgrade::on(&mut request);
     match send(route, source, request, &mut line).await {
         Ok(sent) => {
@@ -84,7 +84,10 @@ async fn call(
             line.fail(refusal.reason);
             line.set_status(refusal.reason.status());
             line.finish();
-            refusal.response(tongue, route.service.as_str()).map(full)
+            let name = route.service.as_str();
+            let mut answer = refusal.response(tongue, name).map(full);
+            headers::end_if_in_doubt(refusal.reason, version, answer.headers_mut());
+            answer
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::body::{Body, Counted, Offered, Timers, boxed, full};
 use crate::deadline::{self, Deadline};
 use crate::guard::{self, Refusal};
 use crate::headers;
-use crate::reason::Reason;
+use crate::reason::{HEADER, Reason};
 use crate::telemetry::access::AccessLine;
 use crate::telemetry::series::Traffic;
 
@@ -66,7 +66,9 @@ pub(super) async fn send(
     let settings = manner.settings();
     let counted = manner.admit(&head.headers, source, Instant::now())?;
     let deadline = Deadline::new(claimed, settings.timeout.request, began);
-    let body = directed.capped(&head, boxed(Counted::new(body, line.traffic())))?;
+    let body = Counted::new(body, line.traffic());
+    let broken = body.broken();
+    let body = directed.capped(&head, boxed(body))?;
     let over = body.over();
     let mut body = boxed(body);
     if let Some(mirror) = directed
@@ -95,6 +97,11 @@ pub(super) async fn send(
         if over.is_over() {
             // Whatever came of it came of that: the app got half a request.
             return Err(Reason::BodyTooLarge.into());
+        }
+        let is_failure = |response: &Response<Body>| response.headers().contains_key(HEADER);
+        if broken.is_broken() && outcome.as_ref().map_or(true, is_failure) {
+            // No instance is to blame for what the app here sent.
+            return Err(Reason::BadRequest.into());
         }
         let verdict = match &outcome {
             Ok(response) => Verdict::of(response),
