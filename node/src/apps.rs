@@ -9,11 +9,13 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::body::Body;
 use crate::config::{HttpVersion, Service};
 use crate::headers;
+use crate::proxy_protocol::{self, Origin};
 use crate::reason::Reason;
 
 /// Calls apps, keeping connections to them. Cheap to clone.
@@ -78,7 +80,23 @@ impl Apps {
     }
 }
 
-/// Opens a connection to the app of a tcp service.
+/// Opens a connection to the app of a tcp service, and tells the app who calls if it wants to know.
+pub async fn open(
+    service: &Service,
+    budget: Duration,
+    origin: Origin<'_>,
+) -> Result<TcpStream, Reason> {
+    let mut socket = connect(service, budget).await?;
+    if service.is_told {
+        let header = proxy_protocol::header(origin, service.address);
+        let told = tokio::time::timeout(budget, socket.write_all(&header)).await;
+        told.map_err(|_elapsed| Reason::AppUnreachable)?
+            .map_err(|_error| Reason::AppUnreachable)?;
+    }
+    Ok(socket)
+}
+
+/// Opens a connection to an app.
 pub async fn connect(service: &Service, budget: Duration) -> Result<TcpStream, Reason> {
     let connected = tokio::time::timeout(budget, TcpStream::connect(service.address)).await;
     let socket = connected

@@ -39,6 +39,7 @@ pub use issuer::Issuer;
 pub use limits::Limits;
 pub use policy::Mode;
 pub use problems::{Problem, Problems, Warning};
+pub(crate) use service::AUTO;
 pub use service::{HttpVersion, Protocol, Service};
 pub use upstream::Upstream;
 

@@ -25,6 +25,7 @@ use crate::guard::Refusal;
 use crate::headers;
 use crate::host::Host;
 use crate::policy::{Entry, Live, Verdict, Where};
+use crate::proxy_protocol::Origin;
 use crate::pump::{self, End};
 use crate::reason::Reason;
 use crate::telemetry::access::AccessLine;
@@ -281,7 +282,13 @@ async fn carry(host: Arc<Host>, session: &Session, request: ConnectRequest) {
         Err(Reason::WrongService)
     } else {
         match judge(&host, &live, entry, Protocol::Tcp) {
-            Ok((entry, _)) => apps::connect(&entry.service, config.limits.connect).await,
+            Ok((entry, _)) => {
+                let origin = Origin {
+                    from: Some(session.peer_addr()),
+                    caller: Some(session.peer().as_str()),
+                };
+                apps::open(&entry.service, config.limits.connect, origin).await
+            }
             Err(refused) => Err(refused.note(&mut line)),
         }
     };
@@ -320,7 +327,11 @@ pub async fn local_socket(
     let entry = host.policy.current().entry(live.callee()).cloned();
     let judged = judge(host, &live, entry.as_deref(), Protocol::Tcp);
     let (entry, _) = judged.map_err(|refused| refused.reason)?;
-    Ok((apps::connect(&entry.service, connect).await?, live))
+    let origin = Origin {
+        from: None,
+        caller: Some(caller.as_str()),
+    };
+    Ok((apps::open(&entry.service, connect, origin).await?, live))
 }
 
 /// A call that goes no further.
@@ -373,7 +384,7 @@ pub(crate) fn decide<'e>(
         return Err(Refused { reason, rule });
     }
     // Told only to those who may call: what a service speaks is nobody else's business.
-    if entry.service.protocol == protocol {
+    if entry.service.takes(protocol) {
         Ok((entry, verdict))
     } else {
         Err(Reason::WrongProtocol.into())

@@ -22,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::manner::{Manner, Manners};
 use crate::balance::Balancer;
-use crate::config::{CallSettings, Protocol, Upstream};
+use crate::config::{AUTO, CallSettings, Protocol, Upstream};
+use crate::detect;
 use crate::host::Host;
 use crate::telemetry::series::{Series, Side};
 
@@ -149,8 +150,8 @@ impl Route {
             Some(protocol) => protocol,
             None => match self.announced().await {
                 Some(protocol) => protocol,
-                // Nobody offers it, so all there is to say is an error: in the app's language if that can be seen.
-                None => spoken(&socket).await,
+                // It speaks both; or nobody offers it, and then all there is to say is an error in the app's language.
+                None => detect::spoken(&socket).await,
             },
         };
         match protocol {
@@ -160,7 +161,7 @@ impl Route {
         }
     }
 
-    /// What the instances say that they speak; waits a bounded time for the first instance.
+    /// What the instances say that they speak; none if they speak either, or if there is no instance in a bounded time.
     async fn announced(&self) -> Option<Protocol> {
         let wait = self.host.config.load().limits.wait;
         let mut changes = self.host.membership.changes();
@@ -168,11 +169,11 @@ impl Route {
             loop {
                 let catalogue = self.host.membership.catalogue();
                 if let Some(instance) = catalogue.instances(self.service.as_str()).first() {
-                    return Some(if matches!(&*instance.protocol, "http" | "grpc") {
-                        Protocol::Http
-                    } else {
-                        Protocol::Tcp
-                    });
+                    return match &*instance.protocol {
+                        "http" | "grpc" => Some(Protocol::Http),
+                        AUTO => None,
+                        _ => Some(Protocol::Tcp),
+                    };
                 }
                 changes.changed().await.ok()?;
             }
@@ -195,29 +196,6 @@ fn base(host: &Host, upstream: &Upstream) -> Manner {
     let (caller, callee) = (&upstream.caller, &upstream.service);
     Manner::new(host, caller, callee, "", &upstream.calls)
 }
-
-/// What the app seems to speak: HTTP begins with a method in capitals and a space.
-async fn spoken(socket: &TcpStream) -> Protocol {
-    let mut head = [0; 16];
-    let peeked = tokio::time::timeout(PEEK_WAIT, socket.peek(&mut head)).await;
-    let Ok(Ok(bytes)) = peeked else {
-        return Protocol::Tcp;
-    };
-    let word = head[..bytes]
-        .split(|byte| *byte == b' ')
-        .next()
-        .unwrap_or_default();
-    let is_method =
-        word.len() < bytes && word.len() >= 3 && word.iter().all(u8::is_ascii_uppercase);
-    if is_method {
-        Protocol::Http
-    } else {
-        Protocol::Tcp
-    }
-}
-
-/// An app that speaks first has done so by then: it already waited for an instance.
-const PEEK_WAIT: Duration = Duration::from_millis(100);
 
 /// How long the accept loop rests after an error.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

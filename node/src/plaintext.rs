@@ -24,6 +24,7 @@ use crate::guard::Refusal;
 use crate::host::Host;
 use crate::inbound::bounds::{self, Admitted};
 use crate::policy::Entry;
+use crate::proxy_protocol::Origin;
 use crate::reason::Reason;
 use crate::telemetry::access::AccessLine;
 use crate::telemetry::metrics;
@@ -212,7 +213,11 @@ async fn tcp(
     );
     let mut line = AccessLine::connection(&series);
     begin(&mut line, host, ip);
-    let ended = match apps::connect(&entry.service, limits.connect).await {
+    let origin = Origin {
+        from: Some(SocketAddr::new(ip, 0)),
+        caller: None,
+    };
+    let ended = match apps::open(&entry.service, limits.connect, origin).await {
         Ok(app) => {
             let (socket, app) = (socket.into(), app.into());
             let traffic = [&**line.traffic()];
@@ -263,7 +268,7 @@ async fn call(
     let series = host.series(Side::Callee, OTHER, service.name.as_str(), Protocol::Http);
     let mut line = AccessLine::request(&series, request.method(), request.uri().path());
     begin(&mut line, host, ip);
-    let tongue = Tongue::of(request.headers());
+    let (tongue, version) = (Tongue::of(request.headers()), request.version());
     let connection = hyper::upgrade::on(&mut request);
     match ask(host, service, ip, request, &mut line).await {
         Ok((response, admitted)) => {
@@ -298,7 +303,10 @@ async fn call(
             line.fail(refusal.reason);
             line.set_status(refusal.reason.status());
             line.finish();
-            refusal.response(tongue, service.name.as_str()).map(full)
+            let name = service.name.as_str();
+            let mut answer = refusal.response(tongue, name).map(full);
+            headers::end_if_in_doubt(refusal.reason, version, answer.headers_mut());
+            answer
         }
     }
 }

@@ -12,6 +12,7 @@ mod http;
 mod lifecycle;
 mod memory;
 mod policy;
+mod protocols;
 mod resilience;
 mod revocation;
 mod routes;

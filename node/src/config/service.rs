@@ -22,6 +22,10 @@ pub struct Service {
     pub address: SocketAddr,
     /// What the app speaks. Default `tcp`.
     pub protocol: Protocol,
+    /// It speaks both, `auto`: each connection of a caller shows which.
+    pub is_detected: bool,
+    /// Whether a tcp app is told who calls, by PROXY protocol version 2. Default not.
+    pub is_told: bool,
     /// The version of HTTP spoken to the app. Default 1.
     pub http: HttpVersion,
     /// Services that may call it. Nobody else may; default nobody.
@@ -90,6 +94,11 @@ impl Service {
             .as_ref()
             .and_then(|word| checker.choice("protocol", word, SPOKEN));
         let (protocol, http) = protocol.unwrap_or((Protocol::Tcp, None));
+        let is_detected = raw
+            .protocol
+            .as_ref()
+            .is_some_and(|word| word.get_ref() == AUTO);
+        let is_told = check_proxy(raw, protocol, checker);
         let http = check_http(raw, protocol, http, checker);
         let allow = raw
             .allow
@@ -118,6 +127,8 @@ impl Service {
             name: name?,
             address: SocketAddr::new(ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port?),
             protocol,
+            is_detected,
+            is_told,
             http,
             allow,
             grants,
@@ -136,8 +147,14 @@ impl Service {
     pub fn speaks(&self) -> &'static str {
         match self.http {
             HttpVersion::Grpc => "grpc",
+            HttpVersion::H1 | HttpVersion::H2 if self.is_detected => AUTO,
             HttpVersion::H1 | HttpVersion::H2 => self.protocol.as_str(),
         }
+    }
+
+    /// Whether it can be called by `protocol`.
+    pub fn takes(&self, protocol: Protocol) -> bool {
+        self.is_detected || self.protocol == protocol
     }
 }
 
@@ -204,6 +221,20 @@ fn check_rules(
     rules
 }
 
+fn check_proxy(raw: &raw::Service, protocol: Protocol, checker: &mut Checker<'_>) -> bool {
+    let Some(word) = &raw.proxy_protocol else {
+        return false;
+    };
+    if protocol != Protocol::Tcp {
+        let what = "`proxy_protocol` is for services that speak tcp";
+        let hint = "over HTTP the app reads `starling-caller` in each request: leave it out";
+        checker.problem(word.span(), what, hint);
+    }
+    checker
+        .choice("proxy_protocol", word, &[("2", ())])
+        .is_some()
+}
+
 fn check_labels(raw: &raw::Service, checker: &mut Checker<'_>) -> BTreeMap<String, String> {
     let Some(labels) = &raw.labels else {
         return BTreeMap::new();
@@ -220,4 +251,8 @@ const SPOKEN: &[(&str, (Protocol, Option<HttpVersion>))] = &[
     ("tcp", (Protocol::Tcp, None)),
     ("http", (Protocol::Http, None)),
     ("grpc", (Protocol::Http, Some(HttpVersion::Grpc))),
+    (AUTO, (Protocol::Http, None)),
 ];
+
+/// Either, by what a connection begins with.
+pub(crate) const AUTO: &str = "auto";

@@ -468,7 +468,7 @@ fn paths_and_words() {
     service(
         "protocol = \"quic\"",
         "`protocol` cannot be `quic`",
-        "one of \"tcp\", \"http\", \"grpc\"",
+        "one of \"tcp\", \"http\", \"grpc\", \"auto\"",
     );
     check(
         "[[service]]\nname = \"a\"\nport = 1\nprotocol = \"grpc\"\nhttp = \"1\"",
@@ -528,6 +528,29 @@ fn numbers_and_times() {
         "[limits]\nheader_bytes = 10",
         "2: `header_bytes` is 10, which is out of range",
         "it goes from 1024 to 1048576",
+    );
+}
+
+#[test]
+fn an_app_may_be_told_who_calls_or_be_called_either_way() {
+    let text = "[[service]]\nname = \"a\"\nport = 1\nproxy_protocol = \"2\"\n\
+                [[service]]\nname = \"b\"\nport = 2\nprotocol = \"auto\"\nhttp = \"2\"\n";
+    let config = read(text);
+    let [told, either] = &config.services[..] else {
+        panic!("two services")
+    };
+    assert!(told.is_told && told.takes(Protocol::Tcp) && !told.takes(Protocol::Http));
+    assert!(!either.is_told && either.takes(Protocol::Tcp) && either.takes(Protocol::Http));
+    assert_eq!((told.speaks(), either.speaks()), ("tcp", "auto"));
+    service(
+        "proxy_protocol = \"1\"",
+        "`proxy_protocol` cannot be `1`",
+        "one of \"2\"",
+    );
+    check(
+        "[[service]]\nname = \"a\"\nport = 1\nprotocol = \"http\"\nproxy_protocol = \"2\"",
+        "5: `proxy_protocol` is for services that speak tcp",
+        "over HTTP the app reads `starling-caller` in each request: leave it out",
     );
 }
 

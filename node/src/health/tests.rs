@@ -30,6 +30,8 @@ fn service(name: &str, address: SocketAddr, health: Option<Health>) -> Service {
         name: ServiceName::parse(name).unwrap(),
         address,
         protocol: Protocol::Http,
+        is_detected: false,
+        is_told: false,
         http: HttpVersion::H1,
         allow: Vec::new(),
         grants: Vec::new(),

@@ -114,6 +114,7 @@ fn in_code() -> BTreeMap<String, String> {
         ("service.port", required()),
         ("service.protocol", quoted(&service.protocol)),
         ("service.http", http.to_owned()),
+        ("service.proxy_protocol", none(!service.is_told)),
         ("service.allow", list(service.allow.is_empty())),
         ("service.grant", none(service.grants.is_empty())),
         ("service.grant.from", required()),
