@@ -7,6 +7,7 @@ mod partition;
 mod quickstart;
 mod secrecy;
 mod stories;
+mod talks;
 
 use std::time::Duration;
 
