@@ -129,3 +129,17 @@ fn advisories_are_ignored_only_for_a_reason() {
         assert!(line.contains("reason = \""), "{line}");
     }
 }
+
+#[test]
+fn every_alert_fires_on_its_fault_and_on_nothing_else() {
+    need!(Need::Program("promtool"));
+    let rules = program::repository("deploy").join("prometheus");
+    for (command, file) in [
+        (["check", "config"], "prometheus.yml"),
+        (["test", "rules"], "starling.test.yml"),
+    ] {
+        let mut promtool = Command::new(program::path("promtool"));
+        promtool.args(command).arg(file).current_dir(&rules);
+        run(promtool);
+    }
+}

@@ -359,7 +359,7 @@ fn describe_agent() {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::sync::{Arc, Mutex};
 
     use metrics::{
@@ -439,6 +439,27 @@ pub(crate) mod tests {
             described(),
             "docs/metrics.md (left) and the code (right) differ"
         );
+    }
+
+    /// An alert on a metric that does not exist never fires.
+    #[test]
+    fn alerts_and_dashboards_know_only_metrics_that_exist() {
+        let files = [
+            include_str!("../../../deploy/prometheus/starling.rules.yml"),
+            include_str!("../../../deploy/prometheus/starling.test.yml"),
+            include_str!("../../../deploy/grafana/starling.json"),
+        ];
+        let described = described();
+        let is_part = |character: char| character.is_ascii_alphanumeric() || character == '_';
+        let words = files.iter().flat_map(|text| text.split(|c: char| !is_part(c)));
+        let names: BTreeSet<_> = words
+            .filter(|word| word.starts_with("starling_") || word.starts_with("process_"))
+            .map(|word| word.trim_end_matches("_bucket"))
+            .collect();
+        assert!(names.len() > 20, "{names:?}");
+        for name in names {
+            assert!(described.contains_key(name), "{name}");
+        }
     }
 
     #[test]
