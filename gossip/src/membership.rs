@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::carrier::Carrier;
 use crate::catalogue::Catalogue;
@@ -131,15 +131,15 @@ impl Membership {
         self.core.recheck_documents();
     }
 
-    /// Says goodbye: draining until the others know it (3 seconds at most), then gone, then a second for that to spread. Ends all
-    /// tasks. Connections should be kept open until it returns.
+    /// Says goodbye: draining until the others know it (3 seconds at most) unless that was said before, then gone until they know
+    /// it (a second at most). Ends all tasks. Connections should be kept open until it returns.
     pub async fn leave(&self) {
-        if self.say(State::Draining) {
+        // Whoever said so before has given callers their time.
+        if self.core.local().state != State::Draining && self.say(State::Draining) {
             let _ = timeout(DRAIN_TIME, self.heard()).await;
         }
         if self.say(State::Left) {
-            let _ = timeout(DRAIN_TIME, self.heard()).await;
-            sleep(LINGER).await;
+            let _ = timeout(LINGER, self.heard()).await;
         }
         self.core.save_book().await;
         self.close().await;
@@ -195,5 +195,6 @@ const HEARD_BY: usize = 3;
 /// How long we wait for that.
 const DRAIN_TIME: Duration = Duration::from_secs(3);
 
-/// How long we stay after we are gone, for those who still ask.
+/// How long we stay after we are gone, unless enough know it sooner: the others have it from them. Callers of the only instance
+/// of a service that restarts wait this long at most.
 const LINGER: Duration = Duration::from_secs(1);

@@ -451,7 +451,9 @@ pub(crate) mod tests {
         ];
         let described = described();
         let is_part = |character: char| character.is_ascii_alphanumeric() || character == '_';
-        let words = files.iter().flat_map(|text| text.split(|c: char| !is_part(c)));
+        let words = files
+            .iter()
+            .flat_map(|text| text.split(|c: char| !is_part(c)));
         let names: BTreeSet<_> = words
             .filter(|word| word.starts_with("starling_") || word.starts_with("process_"))
             .map(|word| word.trim_end_matches("_bucket"))
