@@ -1,7 +1,11 @@
-//! How the agent answers questions about itself: a unix socket for commands, loopback HTTP for monitoring.
+//! How the agent answers questions about itself: a unix socket for commands, loopback HTTP for monitoring and people.
 //!
 //! HTTP only reads. Over the socket, which only the agent's own user may open, operators hand in what they signed.
 
+mod answer;
+mod events;
+mod origin;
+mod page;
 mod post;
 pub mod server;
 pub mod socket;

@@ -355,6 +355,11 @@ impl Node {
         self.with_process(|process| process.resident_bytes())
     }
 
+    /// Where the agent's loopback HTTP listener is.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// Asks the agent's loopback HTTP listener.
     pub fn admin(&self, path: &str) -> std::io::Result<Answer> {
         self.host.run(|| http::get(self.admin, path))

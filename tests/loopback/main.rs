@@ -2,6 +2,7 @@
 
 mod balance;
 mod bounds;
+mod dashboard;
 mod databases;
 mod demo;
 mod documents;

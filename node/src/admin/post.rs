@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-use super::server::{Answer, json_with, only_reading};
+use super::answer::{Answer, json_with, only_reading};
 use super::view::{Refused, Source};
 
 /// Does what a `POST` to `path` asks for.

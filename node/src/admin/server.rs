@@ -7,28 +7,30 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS};
-use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body_util::Full;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::answer::{Answer, json, nothing, only_reading, text};
+use super::events::{Live, STREAMS_MAX};
+use super::origin;
+use super::page;
 use super::post::post;
 use super::socket::Socket;
 use super::view::Source;
 use crate::policy::explain::Question;
 
-/// Connections answered at a time; more wait to be accepted. A monitoring system needs one or two.
+/// Connections answered at a time; more wait to be accepted. A monitoring system needs one or two, a browser with the
+/// dashboard two or three.
 const CONNECTIONS_MAX: usize = 32;
 
 /// Bytes of a request's head. Browsers and scrapers send under one kilobyte.
@@ -40,7 +42,7 @@ const FIELDS_MAX: usize = 64;
 /// Time for the head of a request, and for the next one on a kept connection.
 const HEAD_WAIT: Duration = Duration::from_secs(10);
 
-/// Longest life of a connection, so that a reader that stops reading frees its place.
+/// Longest life of a connection, so that a reader that stops reading frees its place. A dashboard comes back by itself.
 const CONNECTION_LIFE: Duration = Duration::from_secs(120);
 
 /// Time for answers under way when the agent stops.
@@ -49,14 +51,15 @@ const DRAIN_WAIT: Duration = Duration::from_secs(2);
 /// Pause after a failed accept, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-pub(super) type Answer = Response<Full<Bytes>>;
+/// Questions of web pages that may make this agent ask others at a time; more wait. A person asks one.
+const QUESTIONS_MAX: usize = 4;
 
 /// Where questions come in.
 #[derive(Debug)]
 pub enum Door {
     /// For commands: `/v1/…`. Whoever may open the file may ask.
     Socket(Socket),
-    /// For monitoring: `/metrics`, `/healthz`, `/readyz`. Whoever reaches the address may ask, but no web page.
+    /// For monitoring and the dashboard. Whoever reaches the address may read, but no web page other than our own.
     Http(TcpListener),
 }
 
@@ -70,8 +73,20 @@ enum Asker {
     Tcp { reached: IpAddr },
 }
 
+/// What all conversations at one door share.
+struct Desk {
+    source: Arc<dyn Source>,
+    live: Arc<Live>,
+    questions: Semaphore,
+}
+
 /// Answers at `door` until `drain`, then finishes the answers under way. Dropping it ends them at once.
 pub async fn serve(door: Door, source: Arc<dyn Source>, drain: CancellationToken) {
+    let desk = Arc::new(Desk {
+        live: Live::new(source.clone(), drain.clone()),
+        source,
+        questions: Semaphore::new(QUESTIONS_MAX),
+    });
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -83,7 +98,7 @@ pub async fn serve(door: Door, source: Arc<dyn Source>, drain: CancellationToken
         };
         match accepted {
             Ok((stream, asker)) => {
-                connections.spawn(converse(stream, asker, source.clone(), drain.clone()));
+                connections.spawn(converse(stream, asker, desk.clone(), drain.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "admin connection not accepted");
@@ -117,12 +132,12 @@ impl Door {
 async fn converse(
     stream: Box<dyn Stream>,
     asker: Asker,
-    source: Arc<dyn Source>,
+    desk: Arc<Desk>,
     drain: CancellationToken,
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let source = source.clone();
-        async move { Ok::<_, Infallible>(take(request, asker, &*source).await) }
+        let desk = desk.clone();
+        async move { Ok::<_, Infallible>(take(request, asker, &desk).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -145,38 +160,30 @@ async fn converse(
     }
 }
 
-async fn take(request: Request<Incoming>, asker: Asker, source: &dyn Source) -> Answer {
-    match (request.method(), asker) {
-        (&Method::POST, Asker::Local) => {
-            let path = request.uri().path().to_owned();
-            post(&path, request.into_body(), source).await
-        }
-        (method, asker) if is_question(method, request.uri(), asker) => {
-            explain(request.uri(), source).await
-        }
-        (method, asker) => answer(method, request.uri(), request.headers(), asker, source),
-    }
-}
-
-fn answer(
-    method: &Method,
-    uri: &Uri,
-    headers: &HeaderMap,
-    asker: Asker,
-    source: &dyn Source,
-) -> Answer {
-    if ![Method::GET, Method::HEAD].contains(method) {
-        return only_reading();
-    }
+async fn take(request: Request<Incoming>, asker: Asker, desk: &Desk) -> Answer {
     if let Asker::Tcp { reached } = asker
-        && !is_meant_for(uri, headers, reached)
+        && !origin::is_meant_for(request.uri(), request.headers(), reached)
     {
         return text(
             StatusCode::FORBIDDEN,
-            "ask by address or as localhost, and not from a web page\n",
+            "ask by address or as localhost, and not from another web page\n",
         );
     }
-    match (uri.path(), asker) {
+    let path = request.uri().path();
+    match (request.method(), asker) {
+        (&Method::POST, Asker::Local) => {
+            let path = path.to_owned();
+            post(&path, request.into_body(), &*desk.source).await
+        }
+        (&Method::GET, _) if path == "/v1/explain" => explain(request.uri(), desk).await,
+        (&Method::GET, _) if path == "/v1/events" => events(&desk.live),
+        (&Method::GET | &Method::HEAD, asker) => answer(path, asker, &*desk.source),
+        _ => only_reading(),
+    }
+}
+
+fn answer(path: &str, asker: Asker, source: &dyn Source) -> Answer {
+    match (path, asker) {
         ("/healthz", _) => text(StatusCode::OK, "ok\n"),
         ("/readyz", _) => match source.ready() {
             Ok(()) => text(StatusCode::OK, "ready\n"),
@@ -197,100 +204,31 @@ fn answer(
             Some(Ok(key)) => json(&source.document(&key)),
             _ => nothing(),
         },
-        _ => nothing(),
+        (path, Asker::Tcp { .. }) => page::file(path).unwrap_or_else(nothing),
     }
 }
 
-/// Whether it is asked what would become of a call, which other nodes may have to answer.
-fn is_question(method: &Method, uri: &Uri, asker: Asker) -> bool {
-    *method == Method::GET && uri.path() == "/v1/explain" && matches!(asker, Asker::Local)
-}
-
-async fn explain(uri: &Uri, source: &dyn Source) -> Answer {
-    match Question::from_query(uri.query().unwrap_or_default()) {
-        Some((question, from)) => match source.explain(question, from).await {
-            Ok(explained) => json(&explained),
-            Err(why) => text(StatusCode::BAD_GATEWAY, format!("{why}\n")),
-        },
-        None => text(
+/// What would become of a call, which other nodes may have to say.
+async fn explain(uri: &Uri, desk: &Desk) -> Answer {
+    let Some((question, from)) = Question::from_query(uri.query().unwrap_or_default()) else {
+        return text(
             StatusCode::BAD_REQUEST,
             "ask with caller=NAME&callee=NAME and, for requests, method and path\n",
-        ),
+        );
+    };
+    // It is never closed, and an error would only mean that nobody holds us back.
+    let _turn = desk.questions.acquire().await;
+    match desk.source.explain(question, from).await {
+        Ok(explained) => json(&explained),
+        Err(why) => text(StatusCode::BAD_GATEWAY, format!("{why}\n")),
     }
 }
 
-pub(super) fn only_reading() -> Answer {
-    let mut refusal = text(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "only reading is possible here\n",
-    );
-    refusal
-        .headers_mut()
-        .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-    refusal
-}
-
-fn nothing() -> Answer {
-    text(StatusCode::NOT_FOUND, "there is nothing of this name\n")
-}
-
-/// Keeps web pages out: their requests carry an `Origin`, or, after DNS rebinding, a name that is not ours as `Host`.
-/// Names of this host's own choosing cannot be told from those, so only addresses and `localhost` count.
-fn is_meant_for(uri: &Uri, headers: &HeaderMap, reached: IpAddr) -> bool {
-    let Some(host) = the_one(headers, HOST) else {
-        return false;
-    };
-    let Ok(authority) = Authority::try_from(host) else {
-        return false;
-    };
-    if uri.authority().is_some_and(|named| *named != authority) {
-        return false;
-    }
-    let name = authority.host();
-    let bare = name
-        .strip_prefix('[')
-        .and_then(|name| name.strip_suffix(']'))
-        .unwrap_or(name);
-    let is_ours = name.eq_ignore_ascii_case("localhost")
-        || bare
-            .parse()
-            .is_ok_and(|ip: IpAddr| ip.to_canonical() == reached);
-    let is_same_origin = !headers.contains_key(ORIGIN)
-        || the_one(headers, ORIGIN).and_then(|origin| origin.strip_prefix("http://")) == Some(host);
-    is_ours && is_same_origin
-}
-
-fn the_one(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
-    let mut values = headers.get_all(name).iter();
-    let (value, None) = (values.next()?, values.next()) else {
-        return None;
-    };
-    value.to_str().ok()
-}
-
-fn json(value: &impl Serialize) -> Answer {
-    json_with(StatusCode::OK, value)
-}
-
-pub(super) fn json_with(status: StatusCode, value: &impl Serialize) -> Answer {
-    match serde_json::to_vec(value) {
-        Ok(bytes) => response(status, "application/json", bytes),
-        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-    }
-}
-
-pub(super) fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
-    response(status, "text/plain; charset=utf-8", text)
-}
-
-fn response(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
+fn events(live: &Arc<Live>) -> Answer {
+    live.answer().unwrap_or_else(|| {
+        let why = format!("{STREAMS_MAX} dashboards are open already; close one\n");
+        text(StatusCode::SERVICE_UNAVAILABLE, why)
+    })
 }
 
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -14,7 +14,7 @@ use super::raw;
 pub struct Admin {
     /// Unix socket for `starling status` and its like; mode 0600.
     pub socket: PathBuf,
-    /// Loopback address of `/metrics`, `/healthz` and `/readyz`.
+    /// Loopback address of the dashboard, `/metrics`, `/healthz` and `/readyz`.
     pub listen: SocketAddr,
 }
 

@@ -22,7 +22,8 @@ pub(super) fn running(plan: &Plan, directory: &Directory, program: &Path) -> Str
         "removed at the end"
     };
     format!(
-        "\n{table}\n\n\
+        "\nDashboard of n1: http://{admin}/\n\n\
+         {table}\n\n\
          Their TOML, keys and logs: {dir} ({fate})\n\n\
          Try, in another terminal:\n\n  \
          # web calls hello through the mesh: v1 and v2 both answer\n  \

@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use starling_gossip::DocumentKey;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -149,7 +150,7 @@ impl Running {
 }
 
 #[tokio::test]
-async fn monitoring_reads_three_pages_and_nothing_else() {
+async fn what_is_reached_over_http_can_only_be_read() {
     let agent = running().await;
     let host = format!("host: {}\r\n", agent.address);
     for (line, expected) in [
@@ -160,7 +161,18 @@ async fn monitoring_reads_three_pages_and_nothing_else() {
         ("GET /metrics?name=x", 200),
         ("GET /v1/status", 404),
         ("GET /v1/nodes", 404),
-        ("GET /", 404),
+        ("GET /", 200),
+        ("HEAD /", 200),
+        ("GET /page/main.js", 200),
+        ("GET /page/", 404),
+        ("GET /page/../main.js", 404),
+        ("GET /v1/explain?caller=web&callee=orders", 200),
+        ("GET /v1/explain?caller=web&callee=orders&from=n9", 502),
+        ("GET /v1/explain", 400),
+        ("POST /v1/explain?caller=web&callee=orders", 405),
+        ("POST /v1/events", 405),
+        ("HEAD /v1/events", 404),
+        ("POST /", 405),
         ("GET /debug/pprof", 404),
         ("GET /v1/documents", 404),
         ("GET /v1/documents/policy/orders", 404),
@@ -217,6 +229,14 @@ async fn web_pages_are_kept_out() {
             "host: 127.0.0.1:PORT\r\norigin: https://127.0.0.1:PORT\r\n",
             403,
         ),
+        ("host: localhost\r\nsec-fetch-site: none\r\n", 200),
+        ("host: localhost\r\nsec-fetch-site: same-origin\r\n", 200),
+        ("host: localhost\r\nsec-fetch-site: same-site\r\n", 403),
+        ("host: localhost\r\nsec-fetch-site: cross-site\r\n", 403),
+        (
+            "host: localhost\r\nsec-fetch-site: none\r\nsec-fetch-site: cross-site\r\n",
+            403,
+        ),
     ] {
         assert_eq!(
             agent.status("GET /metrics", &fields(given)).await,
@@ -224,11 +244,111 @@ async fn web_pages_are_kept_out() {
             "{given:?}"
         );
     }
+    for path in [
+        "/",
+        "/page/main.js",
+        "/v1/events",
+        "/v1/explain?caller=a&callee=b",
+    ] {
+        let line = format!("GET {path}");
+        let status = agent.status(&line, "host: evil.example\r\n").await;
+        assert_eq!(status, 403, "{path}");
+    }
     assert_eq!(
         agent
             .status("GET http://evil.example/metrics", "host: localhost\r\n")
             .await,
         403
+    );
+}
+
+#[tokio::test]
+async fn browsers_are_told_to_run_nothing_but_the_dashboard() {
+    let agent = running().await;
+    for path in [
+        "/",
+        "/page/style.css",
+        "/metrics",
+        "/nothing",
+        "/v1/explain",
+    ] {
+        let answer = agent
+            .send(&format!("GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n"))
+            .await;
+        for field in [
+            "content-security-policy: default-src 'none'; script-src 'self'; ",
+            "frame-ancestors 'none'",
+            "x-content-type-options: nosniff\r\n",
+            "cross-origin-resource-policy: same-origin\r\n",
+            "cache-control: no-store\r\n",
+        ] {
+            assert!(answer.contains(field), "{path}: no {field}: {answer}");
+        }
+        assert!(!answer.contains("set-cookie") && !answer.contains("unsafe-"));
+    }
+}
+
+/// Reads until the first event is there, or the answer is over.
+async fn first_event(stream: &mut TcpStream) -> String {
+    let mut text = String::new();
+    while !text.contains("\n\n") {
+        let mut bytes = [0; 4096];
+        let length = stream.read(&mut bytes).await.unwrap();
+        text.push_str(std::str::from_utf8(&bytes[..length]).unwrap());
+        if length == 0 {
+            break;
+        }
+    }
+    text
+}
+
+impl Running {
+    async fn watch(&self) -> (TcpStream, String) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request = "GET /v1/events HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let text = first_event(&mut stream).await;
+        (stream, text)
+    }
+}
+
+#[tokio::test]
+async fn streams_of_events_are_bounded_and_give_their_places_back() {
+    let agent = running().await;
+    let mut watching = Vec::new();
+    for _ in 0..STREAMS_MAX {
+        let (stream, text) = agent.watch().await;
+        assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+        assert!(text.contains("content-type: text/event-stream\r\n"));
+        assert!(text.contains(r#""whole":true"#) && text.contains(r#"["status","",0,{"#));
+        watching.push(stream);
+    }
+    let (_, refused) = agent.watch().await;
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    assert_eq!(
+        agent.status("GET /metrics", "host: localhost\r\n").await,
+        200,
+        "there is room for monitoring"
+    );
+
+    drop(watching.pop());
+    let freed = async {
+        while !agent.watch().await.1.starts_with("HTTP/1.1 200 ") {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(20), freed).await.unwrap();
+
+    agent.drain.cancel();
+    timeout(Duration::from_secs(10), agent.task)
+        .await
+        .unwrap()
+        .unwrap();
+    let mut rest = Vec::new();
+    watching[0].read_to_end(&mut rest).await.unwrap();
+    assert!(
+        rest.ends_with(b"0\r\n\r\n"),
+        "the stream ended, it did not break"
     );
 }
 
