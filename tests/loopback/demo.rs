@@ -26,6 +26,8 @@ fn the_demo_runs_its_curl_lines_work_and_nothing_is_left() {
         },
     );
     assert!(lines.len() >= 4, "{lines:#?}");
+    let page = dashboard(&demo.log());
+    assert!(page.contains("<title>starling</title>"), "{page}");
     assert!(
         std::fs::read_dir(&temporary).expect("it is ours").count() > 0,
         "a directory that a user can read"
@@ -79,6 +81,13 @@ fn pasted(text: &str) -> Vec<String> {
         .filter(|line| !line.starts_with('#'))
         .map(str::to_owned)
         .collect()
+}
+
+/// The page behind the first address that it prints.
+fn dashboard(text: &str) -> String {
+    let (_, address) = text.split_once("Dashboard of n1: ").unwrap_or_default();
+    let address = address.lines().next().unwrap_or_default();
+    paste(&format!("curl -s {address}"))
 }
 
 /// What a line prints in a shell. The telnet line ends by its time limit, so how a line ends tells nothing.
