@@ -293,6 +293,12 @@ pub struct Instance {
     /// How long this agent sends it nothing because calls failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ejected_s: Option<u64>,
+    /// How long others come first because it said that it has too much to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spared_s: Option<u64>,
+    /// How long it takes to answer this agent, in microseconds, by which it is chosen; nothing before the first answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_us: Option<u64>,
     /// This agent's calls to it that are under way, if it calls the service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<u32>,
@@ -321,6 +327,9 @@ pub struct Explained {
     /// What the callee's route says of the call on that node; nothing if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<Routed>,
+    /// What the caller's agent holds such calls to, in words; nothing if nobody wrote anything.
+    #[serde(default)]
+    pub limits: Vec<String>,
     /// All instances of the callee that this agent knows.
     pub instances: Vec<Judged>,
 }

@@ -8,8 +8,8 @@ use futures_util::stream::{self, StreamExt};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use starling_gossip::NodeName;
-use starling_transport::Leaf;
-use tokio::time::Instant;
+use starling_transport::{Leaf, SpiffeId};
+use tokio::time::{Duration, Instant};
 
 use super::source;
 use crate::admin::view::{self, Explained, Judged, Routed};
@@ -44,6 +44,9 @@ struct Seen {
     /// What the callee's route says there.
     #[serde(default)]
     route: Option<Routed>,
+    /// What the caller's agent holds such calls to.
+    #[serde(default)]
+    limits: Vec<String>,
     instances: Vec<Place>,
 }
 
@@ -85,6 +88,7 @@ pub(super) async fn explained(
         node: seen.node,
         question,
         route: seen.route,
+        limits: seen.limits,
         instances,
     })
 }
@@ -103,9 +107,18 @@ fn seen(host: &Host, question: &Question) -> Seen {
         .map(|one| source::instance(one, &views))
         .collect();
     let way = Way::of(host, question);
+    let config = host.config.load();
+    let mut upstreams = config.upstreams.iter();
+    let upstream = upstreams.find(|upstream| {
+        let is_caller = |id: SpiffeId| id.service_name() == Some(upstream.caller.as_str());
+        let caller = question.caller_id(&host.trust_domain);
+        upstream.service.as_str() == question.callee && caller.is_ok_and(is_caller)
+    });
+    let calls = upstream.map(|upstream| upstream.calls.clone());
     Seen {
         node: host.node.to_string(),
-        instances: places(&shown, &host.config.load().zone, &way.parts),
+        limits: way.calls.over(&calls.unwrap_or_default()).limits_in_words(),
+        instances: places(&shown, &config.zone, &way.parts),
         route: way.routed,
     }
 }
@@ -168,11 +181,25 @@ fn standing(one: &view::Instance, zone: &str) -> (Standing, String) {
     if one.weight == 0 {
         return (Standing::Doubtful, "its node is draining".to_owned());
     }
+    if let Some(seconds) = one.spared_s {
+        let why = format!("spared for {seconds} s, as it said that it has too much to do");
+        return (Standing::Doubtful, why);
+    }
     let why = match one.zone == zone {
         true => "healthy".to_owned(),
         false => format!("healthy, but in zone {}", one.zone),
     };
-    (Standing::Good, why)
+    (Standing::Good, why + &score(one))
+}
+
+/// What it is chosen by, once this agent has called it.
+fn score(one: &view::Instance) -> String {
+    let Some(micros) = one.latency_us else {
+        return String::new();
+    };
+    let millis = Duration::from_micros(micros).as_secs_f64() * 1e3;
+    let open = one.in_flight.unwrap_or(0);
+    format!("; answers in {millis:.1} ms, {open} under way")
 }
 
 async fn judged(host: &Arc<Host>, question: &Question, place: Place) -> Judged {
@@ -236,6 +263,8 @@ mod tests {
             healthy: true,
             liveness: "alive".to_owned(),
             ejected_s: None,
+            spared_s: None,
+            latency_us: None,
             in_flight: None,
             address: "10.0.0.1:7400".to_owned(),
             zone: "a".to_owned(),

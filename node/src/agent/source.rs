@@ -372,6 +372,12 @@ pub(super) fn instance(one: &Arc<Instance>, seen: &[balance::View]) -> view::Ins
         ejected_s: seen
             .and_then(|view| view.ejected_for)
             .map(|left| left.as_secs()),
+        spared_s: seen
+            .and_then(|view| view.spared_for)
+            .map(|left| left.as_secs()),
+        latency_us: seen
+            .and_then(|view| view.latency)
+            .map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
         in_flight: seen.map(|view| view.in_flight),
         address: one.addr.to_string(),
         zone: one.zone.to_string(),

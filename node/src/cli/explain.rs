@@ -120,7 +120,11 @@ fn render(explained: &Explained) -> String {
     let reasons: Vec<_> = reasons.collect();
     let head = head.split_whitespace().collect::<Vec<_>>().join(" ");
     let route = explained.route.as_ref().map(route);
-    let head = [Some(head), route].into_iter().flatten();
+    let limits = (!explained.limits.is_empty()).then(|| {
+        let limits = explained.limits.join("; ");
+        format!("limits: {limits}").replace(char::is_control, "\u{fffd}")
+    });
+    let head = [Some(head), route, limits].into_iter().flatten();
     let head = head.collect::<Vec<_>>().join("\n");
     [head, table.render(), reasons.join("\n")].join("\n\n")
 }
@@ -225,6 +229,10 @@ mod tests {
                 headers: Vec::new(),
             },
             route: None,
+            limits: vec![
+                "whole call within 5s".into(),
+                "at most 9 connections".into(),
+            ],
             instances: vec![
                 instance("n2", true, "healthy", Some(verdict)),
                 instance("n3", false, "its node is dead", Some(denied)),
@@ -240,6 +248,7 @@ mod tests {
     fn what_an_operator_sees() {
         let expected = "\
 spiffe://example.org/svc/web calls orders GET /%63art from n1
+limits: whole call within 5s; at most 9 connections
 
 INSTANCE  VERDICT  RULE                      MODE                       USED
 n2        allowed  services.d/orders.toml:5  enforce                    yes: healthy

@@ -53,10 +53,11 @@ fn health(instance: &view::Instance) -> String {
     if instance.liveness != "alive" {
         return format!("node {}", instance.liveness);
     }
-    match (instance.healthy, instance.ejected_s) {
-        (false, _) => "unhealthy".to_owned(),
-        (true, Some(seconds)) => format!("ejected for {}", span(seconds)),
-        (true, None) => "healthy".to_owned(),
+    match (instance.healthy, instance.ejected_s, instance.spared_s) {
+        (false, ..) => "unhealthy".to_owned(),
+        (true, Some(seconds), _) => format!("ejected for {}", span(seconds)),
+        (true, None, Some(seconds)) => format!("spared for {}", span(seconds)),
+        (true, None, None) => "healthy".to_owned(),
     }
 }
 
@@ -78,6 +79,8 @@ mod tests {
             healthy: true,
             liveness: "alive".into(),
             ejected_s: None,
+            spared_s: None,
+            latency_us: None,
             in_flight: Some(3),
             address: "10.0.0.1:7400".into(),
             zone: String::new(),

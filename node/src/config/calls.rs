@@ -5,6 +5,8 @@ mod balance;
 mod limits;
 mod retry;
 
+use std::time::Duration;
+
 use toml::Spanned;
 
 use super::check::Checker;
@@ -42,6 +44,40 @@ pub(in crate::config) struct Tables<'r> {
     pub(in crate::config) timeout: Option<&'r Spanned<raw::Timeouts>>,
     pub(in crate::config) limits: Option<&'r Spanned<raw::CallLimits>>,
     pub(in crate::config) outlier: Option<&'r Spanned<raw::Outlier>>,
+}
+
+impl CallSettings {
+    /// What calls are held to, one phrase for each thing that somebody wrote.
+    pub fn limits_in_words(&self) -> Vec<String> {
+        let time = |time: Option<Duration>, what: &str| {
+            time.map(|time| format!("{what} {}", humantime::format_duration(time)))
+        };
+        let count =
+            |count: Option<u32>, what: &str| count.map(|count| format!("at most {count} {what}"));
+        let rate = self.limits.rate.as_ref().map(|rate| {
+            let per = humantime::format_duration(rate.per);
+            let (requests, burst) = (rate.requests, rate.burst);
+            let key = rate.key.as_ref();
+            let key = key.map_or_else(String::new, |key| format!(" for each {key}"));
+            format!("{requests} requests in {per}, {burst} at once{key}")
+        });
+        let retry = &self.retry;
+        let tries = retry.is_declared.then(|| {
+            let (tries, percent) = (retry.attempts, retry.budget.percent);
+            format!("up to {tries} tries, retries in {percent} % of requests")
+        });
+        let all = [
+            time(self.timeout.request, "whole call within"),
+            time(self.timeout.per_try, "each try answered within"),
+            time(self.timeout.idle, "never silent for"),
+            tries,
+            count(self.limits.concurrent, "requests under way"),
+            count(self.limits.pending, "waiting for an instance"),
+            count(self.limits.connections, "connections"),
+            rate,
+        ];
+        all.into_iter().flatten().collect()
+    }
 }
 
 impl CallOverrides {

@@ -61,6 +61,7 @@ impl Source for Young {
                 node: "n1".into(),
                 question,
                 route: None,
+                limits: Vec::new(),
                 instances: Vec::new(),
             }),
         }))

@@ -5,6 +5,7 @@ use starling_gossip::ServiceName;
 use tokio::time::Instant;
 
 use crate::admin::view::Routed;
+use crate::config::CallOverrides;
 use crate::host::Host;
 use crate::path::Normal;
 use crate::policy::explain::Question;
@@ -19,6 +20,8 @@ pub(super) struct Way {
     pub(super) routed: Option<Routed>,
     /// None at all: nowhere, as the agent answers by itself.
     pub(super) parts: Vec<Subset>,
+    /// What the rule says of how the call is made.
+    pub(super) calls: CallOverrides,
 }
 
 impl Way {
@@ -105,6 +108,7 @@ impl Way {
         Ok(Self {
             routed: Some(told),
             parts,
+            calls: rule.action.calls.clone(),
         })
     }
 
@@ -112,6 +116,7 @@ impl Way {
         Self {
             routed,
             parts: vec![Subset::default()],
+            calls: CallOverrides::default(),
         }
     }
 
@@ -122,6 +127,7 @@ impl Way {
                 ..told
             }),
             parts: Vec::new(),
+            calls: CallOverrides::default(),
         }
     }
 }

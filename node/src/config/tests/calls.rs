@@ -75,6 +75,24 @@ fn a_table_replaces_the_other_one_whole() {
 }
 
 #[test]
+fn limits_are_told_as_they_were_written() {
+    assert!(calls("").limits_in_words().is_empty());
+    let said = calls(
+        "retry = { attempts = 3 }\ntimeout = { request = \"5s\" }\n\
+         limits = { connections = 9, rate = { requests = 5, key = \"header:x-user\" } }",
+    );
+    assert_eq!(
+        said.limits_in_words(),
+        [
+            "whole call within 5s",
+            "up to 3 tries, retries in 20 % of requests",
+            "at most 9 connections",
+            "5 requests in 1s, 5 at once for each header:x-user",
+        ]
+    );
+}
+
+#[test]
 fn what_cannot_work_is_refused_with_a_way_out() {
     let key = "\"header:NAME\", \"cookie:NAME\" or \"source\", the address of the app";
     for (line, what, hint) in [
