@@ -66,6 +66,8 @@ fn expected(file: &str, damage: Damage) -> &'static [Start] {
         (_, Closed) => &[Start::Same],
         // Made anew; peers then take longer to notice that it was restarted.
         ("state/reset.key" | "state/generation", Missing) => &[Start::Same],
+        // An issuer that cannot issue still serves; what it would issue is checked before it is handed out.
+        (file, _) if file.starts_with("state/ca/") => &[Start::Same, Start::Refused],
         // A number or a key like any other.
         ("state/reset.key", Flipped) | ("state/generation", Flipped | Truncated) => {
             &[Start::Same, Start::Refused]
@@ -125,6 +127,12 @@ impl<'m> Host<'m> {
         // What a first life leaves behind is there from now on.
         mesh.start();
         node.stop();
+        Self::pristine(mesh)
+    }
+
+    /// As the files are now.
+    fn pristine(mesh: &'m Mesh) -> Self {
+        let node = mesh.node("n1");
         let pristine = mesh.scratch().path().join("pristine");
         copy(node.directory(), &pristine);
         Self { node, pristine }
@@ -183,7 +191,13 @@ fn an_agent_does_not_start_wider_than_it_was() {
     let _turn = turn::shared();
     let mesh = Mesh::loopback(&[("n1", &["site"])]);
     let host = Host::new(&mesh);
-    let others = ["state/reset.key", "state/generation"];
+    let others = [
+        "state/reset.key",
+        "state/generation",
+        "state/ca/root.pem",
+        "state/ca/intermediate.pem",
+        "state/ca/intermediate.key",
+    ];
     let mut usual = None;
     for file in IDENTITY.into_iter().chain(CONFIG).chain(others) {
         for damage in ALL {
@@ -217,6 +231,60 @@ fn an_agent_does_not_start_wider_than_it_was() {
                 host.node.kill();
             }
         }
+    }
+}
+
+/// The mesh denies `web` what the host's own file allows. Whatever becomes of the files that say so, it stays denied.
+#[test]
+fn a_document_that_is_damaged_never_allows_what_it_denied() {
+    need!(Need::Agent);
+    let _turn = turn::shared();
+    let mesh = Mesh::loopback(&[("n1", &["site"])]);
+    let node = mesh.node("n1");
+    node.serve("site", node.host().free_tcp(), "tcp", &["web"], "");
+    mesh.start();
+    assert!(!is_denied(node), "the host's own file allows it");
+    let alice = mesh.operator("alice", "policy").display().to_string();
+    let deny =
+        "kind = \"policy\"\nname = \"site\"\n\n[[deny]]\nservices = [\"site\"]\nfrom = [\"web\"]\n";
+    let file = mesh
+        .scratch()
+        .write("deny.toml", deny)
+        .display()
+        .to_string();
+    node.must(&["apply", "-f", &file, "--key", &alice, "--yes"]);
+    assert!(is_denied(node));
+    node.stop();
+    let host = Host::pristine(&mesh);
+    let documents = fs::read_dir(node.directory().join("state/documents"));
+    let names = documents.expect("there is one").filter_map(|entry| {
+        let entry = entry.expect("it can be listed");
+        // Nothing is on trial after an end in order.
+        let is_empty = entry.metadata().expect("it is there").len() == 0;
+        (!is_empty).then(|| entry.file_name().into_string().expect("it is UTF-8"))
+    });
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    assert!(names.len() >= 2, "{names:?}");
+    for name in &names {
+        for damage in ALL {
+            host.restore();
+            inflict(&node.directory().join("state/documents").join(name), damage);
+            if host.try_start().is_ok() {
+                assert!(is_denied(node), "{name} {damage:?}");
+                node.kill();
+            }
+        }
+    }
+}
+
+/// What `starling explain` says of `web` calling `site`.
+fn is_denied(node: &Node) -> bool {
+    let explained = node.operate(&["explain", "web", "site"]);
+    match explained.status.code() {
+        Some(0) => false,
+        Some(3) => true,
+        _ => panic!("{}", String::from_utf8_lossy(&explained.stderr)),
     }
 }
 
