@@ -309,7 +309,11 @@ async fn admin(
     let socket = Socket::bind(&admin.socket)?;
     let http = tokio::net::TcpListener::bind(admin.listen).await;
     let http = http.with_context(|| format!("cannot listen on {} (admin.listen)", admin.listen))?;
-    for door in [Door::Socket(socket), Door::Http(http)] {
+    let http = Door::Http {
+        listener: http,
+        dashboard: admin.dashboard,
+    };
+    for door in [Door::Socket(socket), http] {
         background.spawn(admin::serve(door, source.clone(), over.clone()));
     }
     Ok(())

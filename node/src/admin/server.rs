@@ -59,8 +59,12 @@ const QUESTIONS_MAX: usize = 4;
 pub enum Door {
     /// For commands: `/v1/…`. Whoever may open the file may ask.
     Socket(Socket),
-    /// For monitoring and the dashboard. Whoever reaches the address may read, but no web page other than our own.
-    Http(TcpListener),
+    /// For monitoring and the dashboard, if there is to be one. Whoever reaches the address may read, but no web page
+    /// other than our own.
+    Http {
+        listener: TcpListener,
+        dashboard: bool,
+    },
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -70,7 +74,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 #[derive(Debug, Clone, Copy)]
 enum Asker {
     Local,
-    Tcp { reached: IpAddr },
+    Tcp { reached: IpAddr, dashboard: bool },
 }
 
 /// What all conversations at one door share.
@@ -120,10 +124,16 @@ impl Door {
                 let (stream, _) = socket.listener.accept().await?;
                 Ok((Box::new(stream), Asker::Local))
             }
-            Self::Http(listener) => {
+            Self::Http {
+                listener,
+                dashboard,
+            } => {
                 let (stream, _) = listener.accept().await?;
-                let reached = stream.local_addr()?.ip().to_canonical();
-                Ok((Box::new(stream), Asker::Tcp { reached }))
+                let asker = Asker::Tcp {
+                    reached: stream.local_addr()?.ip().to_canonical(),
+                    dashboard: *dashboard,
+                };
+                Ok((Box::new(stream), asker))
             }
         }
     }
@@ -161,7 +171,7 @@ async fn converse(
 }
 
 async fn take(request: Request<Incoming>, asker: Asker, desk: &Desk) -> Answer {
-    if let Asker::Tcp { reached } = asker
+    if let Asker::Tcp { reached, .. } = asker
         && !origin::is_meant_for(request.uri(), request.headers(), reached)
     {
         return text(
@@ -170,6 +180,12 @@ async fn take(request: Request<Incoming>, asker: Asker, desk: &Desk) -> Answer {
         );
     }
     let path = request.uri().path();
+    if let Asker::Tcp { dashboard, .. } = asker
+        && !dashboard
+        && !FOR_MONITORING.contains(&path)
+    {
+        return nothing();
+    }
     match (request.method(), asker) {
         (&Method::POST, Asker::Local) => {
             let path = path.to_owned();
@@ -230,6 +246,9 @@ fn events(live: &Arc<Live>) -> Answer {
         text(StatusCode::SERVICE_UNAVAILABLE, why)
     })
 }
+
+/// What is there without a dashboard too.
+const FOR_MONITORING: [&str; 3] = ["/metrics", "/healthz", "/readyz"];
 
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 

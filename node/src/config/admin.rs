@@ -16,6 +16,8 @@ pub struct Admin {
     pub socket: PathBuf,
     /// Loopback address of the dashboard, `/metrics`, `/healthz` and `/readyz`.
     pub listen: SocketAddr,
+    /// Whether the dashboard is among them.
+    pub dashboard: bool,
 }
 
 /// How the agent logs.
@@ -49,6 +51,7 @@ impl Admin {
                 .as_ref()
                 .and_then(|listen| loopback(checker, listen))
                 .unwrap_or(default.listen),
+            dashboard: raw.dashboard.unwrap_or(default.dashboard),
         }
     }
 }
@@ -58,6 +61,7 @@ impl Default for Admin {
         Self {
             socket: PathBuf::from(SOCKET),
             listen: SocketAddr::from(([127, 0, 0, 1], 7401)),
+            dashboard: true,
         }
     }
 }

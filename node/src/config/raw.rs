@@ -40,6 +40,7 @@ pub(super) struct File {
 pub(super) struct Admin {
     pub(super) socket: Text,
     pub(super) listen: Text,
+    pub(super) dashboard: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -149,7 +149,8 @@ fn every_key_arrives() {
         config.admin,
         Admin {
             socket: "/srv/admin.sock".into(),
-            listen: "[::1]:7401".parse().unwrap()
+            listen: "[::1]:7401".parse().unwrap(),
+            dashboard: true,
         }
     );
     assert_eq!(

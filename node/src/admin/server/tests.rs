@@ -115,10 +115,18 @@ struct Running {
 }
 
 async fn running() -> Running {
+    running_with(true).await
+}
+
+async fn running_with(dashboard: bool) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let drain = CancellationToken::new();
-    let task = tokio::spawn(serve(Door::Http(listener), Arc::new(Young), drain.clone()));
+    let door = Door::Http {
+        listener,
+        dashboard,
+    };
+    let task = tokio::spawn(serve(door, Arc::new(Young), drain.clone()));
     Running {
         address,
         drain,
@@ -196,6 +204,23 @@ async fn what_is_reached_over_http_can_only_be_read() {
         .send("GET /readyz HTTP/1.0\r\nhost: localhost\r\n\r\n")
         .await;
     assert!(why.ends_with("no certificate yet\n"), "{why}");
+}
+
+#[tokio::test]
+async fn without_a_dashboard_there_is_what_monitoring_needs() {
+    let agent = running_with(false).await;
+    let host = format!("host: {}\r\n", agent.address);
+    for (line, expected) in [
+        ("GET /healthz", 200),
+        ("GET /readyz", 503),
+        ("GET /metrics", 200),
+        ("GET /", 404),
+        ("GET /page/main.js", 404),
+        ("GET /v1/events", 404),
+        ("GET /v1/explain?caller=web&callee=orders", 404),
+    ] {
+        assert_eq!(agent.status(line, &host).await, expected, "{line}");
+    }
 }
 
 #[tokio::test]

@@ -92,6 +92,7 @@ fn in_code() -> BTreeMap<String, String> {
         ("state", quoted(&config.state.display())),
         ("admin.socket", quoted(&admin.socket.display())),
         ("admin.listen", quoted(&admin.listen)),
+        ("admin.dashboard", admin.dashboard.to_string()),
         ("log.format", format.to_owned()),
         ("log.level", quoted(&log.level)),
         ("policy.mode", quoted(&default_mode)),
