@@ -19,6 +19,7 @@ mod apply;
 mod ask;
 mod ca;
 pub(crate) mod client;
+mod completions;
 mod delete;
 mod demo;
 mod diff;
@@ -82,6 +83,8 @@ enum Command {
     Rollback(rollback::Rollback),
     Revoke(revoke::Revoke),
     Decommission(revoke::Decommission),
+    Completions(completions::Completions),
+    Man(completions::Man),
     #[command(hide = true)]
     DemoApp(demo::DemoApp),
 }
@@ -133,6 +136,8 @@ impl Command {
             Self::Rollback(command) => command.run(),
             Self::Revoke(command) => command.run(),
             Self::Decommission(command) => command.run(),
+            Self::Completions(command) => command.run(),
+            Self::Man(command) => command.run(),
             Self::DemoApp(command) => command.run(),
         }
     }
