@@ -395,6 +395,14 @@ impl Node {
         (output.status.code(), printed)
     }
 
+    /// Runs a command such as `starling nodes --watch`, with what it prints in the file `log`.
+    pub fn watch(&self, command: &str, log: &Path) -> Process {
+        let mut watching = leashed(program::agent());
+        watching.args([command, "--watch", "--socket"]);
+        watching.arg(self.socket());
+        Process::spawn(command, watching, log)
+    }
+
     /// Runs a command such as `starling apply` against this agent.
     pub fn operate(&self, arguments: &[&str]) -> Output {
         let mut command = leashed(program::agent());

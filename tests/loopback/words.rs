@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use harness::{Mesh, Need, Scratch, need, program, turn};
+use harness::{Mesh, Need, Scratch, need, program, turn, wait_until};
 
 fn starling(arguments: &[&str]) -> Output {
     Command::new(program::agent())
@@ -44,6 +44,27 @@ fn validate_tells_all_problems_of_all_files_at_once() {
     ] {
         assert!(printed.contains(expected), "no {expected} in\n{printed}");
     }
+}
+
+#[test]
+fn what_is_watched_is_printed_again() {
+    need!(Need::Agent);
+    let _turn = turn::shared();
+    let mesh = Mesh::loopback(&[("n1", &[])]);
+    mesh.start();
+    let node = mesh.node("n1");
+    let out = mesh.scratch().path().join("watched");
+    let mut watching = node.watch("nodes", &out);
+    let printed = || std::fs::read_to_string(&out).unwrap_or_default();
+    wait_until(crate::PATIENCE, "the table to come twice", || {
+        watching.check();
+        printed().matches("NODE").count() >= 2
+    });
+    node.kill();
+    wait_until(crate::PATIENCE, "it to say that nobody answers", || {
+        watching.check();
+        printed().contains("admin.sock")
+    });
 }
 
 #[test]

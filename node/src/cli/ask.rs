@@ -1,6 +1,8 @@
 //! What `status`, `nodes` and `services` have in common: ask the running agent, print for people or for programs.
 
-use std::path::{Path, PathBuf};
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -15,6 +17,9 @@ pub(super) struct Ask {
     /// Print the agent's JSON as it is
     #[arg(long)]
     json: bool,
+    /// Print again every two seconds, until interrupted
+    #[arg(long)]
+    watch: bool,
     /// Admin socket of the agent
     #[arg(long, value_name = "PATH", default_value = SOCKET)]
     socket: PathBuf,
@@ -26,18 +31,35 @@ impl Ask {
         self.json
     }
 
-    /// Where the agent listens.
-    pub(super) fn socket(&self) -> &Path {
-        &self.socket
-    }
-
-    /// Asks for `path`.
-    pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        Ok(block_on(client::ask_for(&self.socket, path))??)
-    }
-
     /// Asks for `path` and prints the answer, rendered unless JSON is wanted.
     pub(super) fn print<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        render: fn(&T) -> String,
+    ) -> anyhow::Result<()> {
+        self.repeat(|| self.print_once(path, render))
+    }
+
+    /// Does it once, or again and again. An agent that does not answer may be starting, so that is no end.
+    pub(super) fn repeat(&self, once: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
+        if !self.watch {
+            return once();
+        }
+        loop {
+            if io::stdout().is_terminal() {
+                out::say(CLEAR)?;
+            }
+            match once() {
+                Err(error) if error.is::<io::Error>() => return Err(error),
+                Err(error) => out::complain(&format!("{error:#}")),
+                Ok(()) => {}
+            }
+            std::thread::sleep(WATCH_PAUSE);
+        }
+    }
+
+    /// The same once, whatever the command line says of watching.
+    pub(super) fn print_once<T: DeserializeOwned>(
         &self,
         path: &str,
         render: fn(&T) -> String,
@@ -60,6 +82,12 @@ impl Ask {
         Ok(block_on(client::ask_for(&self.socket, path))??)
     }
 }
+
+/// Home, and nothing below (ECMA-48 CUP, ED).
+const CLEAR: &str = "\x1b[H\x1b[J";
+
+/// Between two looks of `--watch`.
+const WATCH_PAUSE: Duration = Duration::from_secs(2);
 
 /// A span of time as people say it: the two largest units.
 pub(super) fn span(seconds: u64) -> String {

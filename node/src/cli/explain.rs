@@ -3,8 +3,8 @@
 use clap::Args;
 
 use super::ask::Ask;
+use super::out;
 use super::table::Table;
-use super::{block_on, client, out};
 use crate::admin::view::{Explained, Judged, Routed};
 use crate::policy::explain::Question;
 
@@ -50,13 +50,15 @@ impl Explain {
             headers: self.headers,
         };
         let path = format!("/v1/explain?{}", question.to_query(self.from.as_ref()));
-        let explained: Explained = block_on(client::ask_for(self.ask.socket(), &path))??;
-        if self.ask.wants_json() {
-            out::say(&serde_json::to_string(&explained)?)?;
-        } else {
-            out::say(&render(&explained))?;
-        }
-        outcome(&explained)
+        self.ask.repeat(|| {
+            let explained: Explained = self.ask.answer(&path)?;
+            if self.ask.wants_json() {
+                out::say(&serde_json::to_string(&explained)?)?;
+            } else {
+                out::say(&render(&explained))?;
+            }
+            outcome(&explained)
+        })
     }
 }
 

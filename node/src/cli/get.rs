@@ -40,18 +40,24 @@ impl Which {
 
 impl Get {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        match self.which {
+        self.ask.repeat(|| self.print())
+    }
+
+    fn print(&self) -> anyhow::Result<()> {
+        match &self.which {
             Some(Which::One(key)) => {
                 let path = format!("/v1/documents/{key}");
                 if self.ask.wants_json() {
-                    return self.ask.print::<view::History>(&path, |_| String::new());
+                    return self
+                        .ask
+                        .print_once::<view::History>(&path, |_| String::new());
                 }
-                let history = self.ask.get(&path)?;
-                out::say(&body(&key, &history)?)?;
+                let history = self.ask.answer(&path)?;
+                out::say(&body(key, &history)?)?;
                 Ok(())
             }
             which => {
-                let mut documents: Vec<view::Document> = self.ask.get("/v1/documents")?;
+                let mut documents: Vec<view::Document> = self.ask.answer("/v1/documents")?;
                 if let Some(Which::Kind(kind)) = which {
                     documents.retain(|document| document.kind == kind.as_str());
                 }

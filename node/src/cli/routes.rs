@@ -19,11 +19,15 @@ pub(super) struct Routes {
 
 impl Routes {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let Some(service) = self.service else {
+        let Some(service) = self.service.clone() else {
             return self
                 .ask
                 .print("/v1/routes", |routes: &Vec<view::Route>| render(routes));
         };
+        self.ask.repeat(|| self.print(&service))
+    }
+
+    fn print(&self, service: &str) -> anyhow::Result<()> {
         let routes: Vec<view::Route> = self.ask.answer("/v1/routes")?;
         let routes: Vec<_> = routes
             .into_iter()
