@@ -185,7 +185,7 @@ fn one_access_line_per_call_at_either_end() {
                 .map(str::to_owned)
                 .collect()
         };
-        harness::wait_until(crate::PATIENCE, "an access line", || !lines().is_empty());
+        wait_until(crate::PATIENCE, "an access line", || !lines().is_empty());
         let lines = lines();
         assert_eq!(lines.len(), 1, "{lines:?}");
         for word in [

@@ -54,7 +54,7 @@ impl Ask {
                 Err(error) => out::complain(&format!("{error:#}")),
                 Ok(()) => {}
             }
-            std::thread::sleep(WATCH_PAUSE);
+            std::thread::park_timeout(WATCH_PAUSE);
         }
     }
 
