@@ -1,11 +1,10 @@
 //! `examples/quickstart` as its page tells it: the same TOML, commands and addresses, on two hosts.
 
 use std::net::Ipv4Addr;
-use std::path::Path;
 use std::process::Command;
 
 use harness::process::{Process, run};
-use harness::{Host, Need, Scratch, Wire, need, program, turn, wait_until};
+use harness::{Need, Scratch, Wire, need, program, turn, wait_until};
 
 #[test]
 fn the_quickstart_works_as_written() {
@@ -39,7 +38,8 @@ fn the_quickstart_works_as_written() {
         .current_dir(scratch.directory("www"));
     scratch.write("www/bird", "starling\n");
     let _app = Process::spawn("app", app, &scratch.path().join("app.log"));
-    let mut first = agent(&n1, &state1, scratch.path());
+    let example = program::repository("examples/quickstart");
+    let mut first = crate::agent(&n1, &example, &state1, scratch.path());
     let config = program::repository("examples/quickstart/n1")
         .display()
         .to_string();
@@ -58,7 +58,7 @@ fn the_quickstart_works_as_written() {
     let mut join = n2.command(program::agent());
     join.args(["join", token.trim(), "--state", &state2]);
     run(join);
-    let mut second = agent(&n2, &state2, scratch.path());
+    let mut second = crate::agent(&n2, &example, &state2, scratch.path());
 
     let curl = || {
         let mut curl = n1.command(program::path("curl"));
@@ -78,27 +78,6 @@ fn the_quickstart_works_as_written() {
         .arg("services");
     let shown = run(services);
     assert!(shown.contains("hello") && shown.contains("n2"), "{shown}");
-}
-
-/// Agents share this machine's files, so each gets a `/run` of its own for the admin socket.
-fn agent(host: &Host, state: &str, logs: &Path) -> Process {
-    let config = program::repository("examples/quickstart").join(host.name());
-    let mut command = host.command("unshare");
-    command.args([
-        "--mount",
-        "sh",
-        "-c",
-        "mount -t tmpfs tmpfs /run && mkdir /run/starling && exec \"$0\" \"$@\"",
-    ]);
-    command
-        .arg(program::agent())
-        .args(["agent", "--state", state, "--config"])
-        .arg(config);
-    Process::spawn(
-        host.name(),
-        command,
-        &logs.join(format!("{}.log", host.name())),
-    )
 }
 
 fn starling(arguments: &[&str]) -> String {

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::Path;
 use std::process::Command;
 
 use harness::process::{Process, run};
@@ -72,7 +71,14 @@ impl Story {
         run(copy);
         let agents = hosts
             .iter()
-            .map(|host| agent(host, &state(host), scratch.path()))
+            .map(|host| {
+                crate::agent(
+                    host,
+                    &scratch.path().join("etc"),
+                    &state(host),
+                    scratch.path(),
+                )
+            })
             .collect();
         let mut story = Self {
             agents,
@@ -296,26 +302,6 @@ fn app(host: &Host, scratch: &Scratch) -> Process {
         host.run(|| TcpStream::connect("127.0.0.1:8080").is_ok())
     });
     process
-}
-
-/// Agents share this machine's files, so each gets a `/run` of its own for the admin socket.
-fn agent(host: &Host, state: &str, scratch: &Path) -> Process {
-    let mut command = host.command("unshare");
-    command.args([
-        "--mount",
-        "sh",
-        "-c",
-        "mount -t tmpfs tmpfs /run && mkdir /run/starling && exec \"$0\" \"$@\"",
-    ]);
-    command
-        .arg(program::agent())
-        .args(["agent", "--state", state, "--config"])
-        .arg(scratch.join("etc").join(host.name()));
-    Process::spawn(
-        host.name(),
-        command,
-        &scratch.join(format!("{}.log", host.name())),
-    )
 }
 
 fn starling(arguments: &[&str]) {

@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::Path;
 use std::process::Command;
 
 use harness::process::{Process, run};
-use harness::{Host, Need, Scratch, Wire, need, peers, program, turn, wait_until};
+use harness::{Need, Scratch, Wire, need, peers, program, turn, wait_until};
 
 /// Runs `examples/NAME` until its client prints what its page shows.
 fn tell(name: &str, service: &str, port: u16) {
@@ -40,7 +39,7 @@ fn tell(name: &str, service: &str, port: u16) {
         n2.run(|| TcpStream::connect(("127.0.0.1", port)).is_ok())
     });
     let mut agents = [(&n1, &state1), (&n2, &state2)]
-        .map(|(host, state)| agent(host, &example, state, scratch.path()));
+        .map(|(host, state)| crate::agent(host, &example, state, scratch.path()));
     let said = || {
         let mut client = n1.command(peers::python());
         client.arg(example.join("client.py"));
@@ -65,23 +64,6 @@ fn websocket_goes_as_its_page_says() {
     need!(Need::Agent, Need::Root, Need::Python, Need::Program("ip"));
     let _turn = turn::shared();
     tell("websocket", "chat", 8765);
-}
-
-/// Agents share this machine's files, so each gets a `/run` of its own for the admin socket.
-fn agent(host: &Host, example: &Path, state: &str, logs: &Path) -> Process {
-    let mut command = host.command("unshare");
-    command.args([
-        "--mount",
-        "sh",
-        "-c",
-        "mount -t tmpfs tmpfs /run && mkdir /run/starling && exec \"$0\" \"$@\"",
-    ]);
-    command
-        .arg(program::agent())
-        .args(["agent", "--state", state, "--config"])
-        .arg(example.join(host.name()));
-    let log = logs.join(format!("{}.log", host.name()));
-    Process::spawn(host.name(), command, &log)
 }
 
 fn starling(command: &str, first: &[&str], rest: &[&str]) {
