@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -16,6 +16,7 @@ use starling_transport::{Revocations, SpiffeId};
 use crate::ca::{Authority, CaError, Terms};
 use crate::enrol::{Asked, Joined, Outcome, Turned, Wish};
 use crate::invites::{End, Invites, InvitesError};
+use crate::mesh::unix_s;
 use crate::state::StateDir;
 use crate::token::InviteId;
 
@@ -245,12 +246,6 @@ impl From<CaError> for Turned {
         tracing::error!(error, "cannot issue");
         turned(Outcome::Internal, "the issuer cannot issue")
     }
-}
-
-fn unix_s(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
 }
 
 /// Spent invitations of others remembered; 100 bytes each.

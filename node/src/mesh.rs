@@ -147,7 +147,8 @@ impl Verifier for BundleVerifier {
     }
 }
 
-fn unix_s(time: SystemTime) -> u64 {
+/// Seconds since 1970; zero before.
+pub(crate) fn unix_s(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs()

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use clap::Args;
@@ -14,6 +14,7 @@ use super::{block_on, client, diff, out};
 use crate::admin::view;
 use crate::config::SOCKET;
 use crate::documents::file;
+use crate::mesh::unix_s;
 use crate::operator::{self, Operator};
 
 /// Who signs, and which agent takes it.
@@ -139,7 +140,7 @@ impl Sign {
         let draft = Draft {
             key: key.clone(),
             revision: plan.newest + 1,
-            issued: now_s(),
+            issued: unix_s(SystemTime::now()),
             deleted: plan.change.body.is_none(),
             body: plan.change.body.clone().unwrap_or_default(),
         };
@@ -231,7 +232,7 @@ fn may_sign(operator: &Operator, key: &DocumentKey) -> Result<(), NotAllowed> {
             kinds.join(", ")
         )));
     }
-    if now_s() > grant.not_after {
+    if unix_s(SystemTime::now()) > grant.not_after {
         return Err(NotAllowed(format!("the grant of {name} has ended")));
     }
     Ok(())
@@ -247,13 +248,6 @@ fn confirmed(count: usize) -> anyhow::Result<bool> {
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
-
-fn now_s() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
 }
 
 /// Names the operator's file where `--key` does not.

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use starling_gossip::ServiceName;
 use starling_transport::TrustDomain;
