@@ -7,5 +7,5 @@ mod process;
 pub mod series;
 pub mod trace;
 
-pub use access::AccessLine;
+pub use access::{AccessLine, Ended};
 pub use series::{Series, Side, Traffic};

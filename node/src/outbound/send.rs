@@ -49,6 +49,9 @@ pub(super) async fn send(
         route.service.as_str(),
     )?);
     let (directed, answer) = Directed::request(route, &mut head)?;
+    if let Some(rule) = &directed.rule {
+        line.set_route(rule.clone());
+    }
     let answer = match directed.harm(route).await {
         Some(failure) => Some(failure),
         None => answer,

@@ -70,6 +70,9 @@ struct Opened {
 async fn open(route: &Route, socket: &TcpStream, line: &mut AccessLine) -> Result<Opened, Reason> {
     let source = socket.peer_addr().map_err(|_gone| Reason::CallerGone)?.ip();
     let directed = Directed::connection(route);
+    if let Some(rule) = &directed.rule {
+        line.set_route(rule.clone());
+    }
     if directed.harm(route).await.is_some() {
         return Err(Reason::Fault);
     }

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use starling_gossip::NodeName;
@@ -16,6 +17,7 @@ use super::series::{Series, Traffic};
 use super::trace::TraceId;
 use crate::config::Protocol;
 use crate::reason::Reason;
+use crate::route::Rule;
 
 /// The target of access lines, for filters such as `info,starling::access=off`.
 pub const TARGET: &str = "starling::access";
@@ -35,6 +37,7 @@ pub struct AccessLine {
     request: Option<Request>,
     status: Option<StatusCode>,
     reason: Option<Reason>,
+    route: Option<Arc<Rule>>,
     rule: Option<Box<str>>,
     trace: Option<TraceId>,
     is_complete: bool,
@@ -44,6 +47,30 @@ pub struct AccessLine {
 struct Request {
     method: Method,
     path: Box<str>,
+}
+
+/// A call that ended. Whatever is told of calls is made of this: metrics, the log.
+#[derive(Debug)]
+pub struct Ended<'c> {
+    pub series: &'c Arc<Series>,
+    /// As its own certificate names it, where the series says only [`super::series::OTHER`].
+    pub caller: &'c str,
+    pub instance: Option<&'c NodeName>,
+    /// Of HTTP only.
+    pub method: Option<&'c Method>,
+    /// Of HTTP only: without the query, cut at 512 bytes.
+    pub path: Option<&'c str>,
+    pub status: Option<StatusCode>,
+    /// Why the mesh failed it.
+    pub reason: Option<Reason>,
+    /// The rule of the callee's route that directed it, at the caller's end.
+    pub route: Option<&'c Rule>,
+    /// The rule of a policy that denied it.
+    pub denied_by: Option<&'c str>,
+    pub trace: Option<TraceId>,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub took: Duration,
 }
 
 impl AccessLine {
@@ -58,6 +85,7 @@ impl AccessLine {
             request: None,
             status: None,
             reason: None,
+            route: None,
             rule: None,
             trace: None,
             is_complete: false,
@@ -97,6 +125,11 @@ impl AccessLine {
         self.trace = Some(trace);
     }
 
+    /// The rule of the callee's route that says where it goes.
+    pub fn set_route(&mut self, rule: Arc<Rule>) {
+        self.route = Some(rule);
+    }
+
     /// The rule that denied it.
     pub fn set_rule(&mut self, rule: &str) {
         self.rule = Some(shorten(rule).into());
@@ -112,26 +145,50 @@ impl AccessLine {
         self.is_complete = true;
     }
 
-    fn write(&self) {
-        let took = self.began.elapsed();
-        let status = self.status.map(|status| status.as_u16());
-        self.series.ended(status, self.reason, took);
+    fn ended(&self) -> Ended<'_> {
         let request = self.request.as_ref();
+        let caller = self.caller.as_deref();
+        Ended {
+            series: &self.series,
+            caller: caller.unwrap_or_else(|| self.series.caller()),
+            instance: self.instance.as_ref(),
+            method: request.map(|request| &request.method),
+            path: request.map(|request| &*request.path),
+            status: self.status,
+            reason: self.reason,
+            route: self.route.as_deref(),
+            denied_by: self.rule.as_deref(),
+            trace: self.trace,
+            bytes_in: self.traffic.bytes_in(),
+            bytes_out: self.traffic.bytes_out(),
+            took: self.began.elapsed(),
+        }
+    }
+}
+
+impl Ended<'_> {
+    /// Tells everybody who wants to know.
+    fn tell(&self) {
+        self.series.ended(self);
+        self.log();
+    }
+
+    fn log(&self) {
         tracing::info!(
             target: TARGET,
             side = self.series.side().as_str(),
-            caller = self.caller.as_deref().unwrap_or_else(|| self.series.caller()),
+            caller = self.caller,
             callee = self.series.callee(),
-            instance = self.instance.as_ref().map(NodeName::as_str),
+            instance = self.instance.map(NodeName::as_str),
             protocol = self.series.protocol().as_str(),
-            method = request.map(|request| request.method.as_str()),
-            path = request.map(|request| &*request.path),
-            status,
-            "bytes.in" = self.traffic.bytes_in(),
-            "bytes.out" = self.traffic.bytes_out(),
-            duration_ms = took.as_micros() as f64 / 1000.0,
+            method = self.method.map(Method::as_str),
+            path = self.path,
+            status = self.status.map(|status| status.as_u16()),
+            "bytes.in" = self.bytes_in,
+            "bytes.out" = self.bytes_out,
+            duration_ms = self.took.as_micros() as f64 / 1000.0,
             reason = self.reason.map(Reason::as_str),
-            rule = self.rule.as_deref(),
+            rule = self.denied_by,
             "trace.id" = self.trace.as_ref().map(TraceId::as_str),
             "{}",
             if self.series.protocol() == Protocol::Http { "request" } else { "connection" },
@@ -147,7 +204,7 @@ impl Drop for AccessLine {
         if !self.is_complete {
             self.fail(Reason::CallerGone);
         }
-        self.write();
+        self.ended().tell();
     }
 }
 

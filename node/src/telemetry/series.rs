@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
+use super::access::Ended;
 use super::metrics as names;
 use crate::config::Protocol;
 use crate::reason::Reason;
@@ -124,11 +124,12 @@ impl Series {
         })
     }
 
-    pub(super) fn ended(&self, status: Option<u16>, reason: Option<Reason>, took: Duration) {
+    pub(super) fn ended(&self, call: &Ended<'_>) {
         self.calls_open.decrement(1.0);
         if let Some(duration) = &self.duration {
-            duration.record(took.as_secs_f64());
+            duration.record(call.took.as_secs_f64());
         }
+        let (status, reason) = (call.status.map(|status| status.as_u16()), call.reason);
         let class = status.map_or(0, |status| usize::from(status / 100)).min(5);
         let end = reason.map_or(class, |reason| 6 + reason as usize);
         self.ended[end]
