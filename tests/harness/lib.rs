@@ -5,6 +5,7 @@
 //! makes is gone when it is dropped; nothing else is touched.
 
 pub mod apps;
+pub mod browser;
 pub mod capture;
 pub mod host;
 pub mod http;

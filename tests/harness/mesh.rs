@@ -351,6 +351,11 @@ impl Node {
         fs::read_to_string(self.directory.join("agent.log")).unwrap_or_default()
     }
 
+    /// The agent's process.
+    pub fn pid(&self) -> u32 {
+        self.with_process(|process| process.pid())
+    }
+
     pub fn resident_bytes(&self) -> u64 {
         self.with_process(|process| process.resident_bytes())
     }

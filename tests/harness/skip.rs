@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
-use crate::{peers, program};
+use crate::{browser, peers, program};
 
 /// What a test cannot do without.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +14,8 @@ pub enum Need {
     Agent,
     /// The Python environment with HTTP/3 peers.
     Python,
+    /// Chromium, and what drives it.
+    Browser,
     /// A program in PATH.
     Program(&'static str),
 }
@@ -44,6 +46,7 @@ impl Need {
             }),
             Self::Python => (!peers::python().is_file())
                 .then(|| "no Python environment; use ./tests/run".to_owned()),
+            Self::Browser => browser::missing(),
             Self::Program(name) => program::find(name)
                 .is_none()
                 .then(|| format!("no {name} on this machine")),

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
 use harness::apps::Moody;
-use harness::{Mesh, Need, Node, need, stream, turn};
+use harness::{Mesh, Need, Node, browser, need, peers, stream, turn};
 use serde_json::Value;
 
 /// The events of one agent.
@@ -91,6 +91,36 @@ fn a_node_that_is_killed_is_seen_on_the_dashboard_of_another() {
         let liveness = item(message, "node", "n2")?["liveness"].as_str()?;
         (liveness != "alive").then_some(())
     });
+}
+
+#[test]
+fn chromium_shows_every_page_and_sees_a_node_go() {
+    need!(Need::Agent, Need::Python, Need::Browser);
+    let _turn = turn::shared();
+    let mesh = Mesh::loopback(&[
+        ("n1", &["web"]),
+        ("n2", &["orders", "stock"]),
+        ("n3", &["orders"]),
+    ]);
+    let (watcher, other) = (mesh.node("n1"), mesh.node("n3"));
+    let apps: Vec<_> = mesh.nodes()[1..]
+        .iter()
+        .map(|node| (node, Moody::well(node.host())))
+        .collect();
+    for (node, app) in &apps {
+        let labels = format!("labels = {{ host = \"{}\" }}", node.name());
+        node.serve("orders", app.address(), "http", &["web"], &labels);
+    }
+    watcher.call("orders", "web");
+    mesh.start();
+    mesh.wait_healthy("orders", &["n2", "n3"], crate::PATIENCE);
+
+    let mut look = browser::script("mesh.py");
+    look.arg(format!("http://{}/", watcher.admin_address()))
+        .arg(other.pid().to_string())
+        .arg(browser::screenshots());
+    let looked = peers::answer(look);
+    assert!(looked["pictures"].as_u64() > Some(0), "{looked}");
 }
 
 /// A message or a pulse each five seconds, of three lines: minutes, which nothing here takes.
