@@ -135,7 +135,7 @@ fn the_mesh_fails_grpc_calls_in_words_of_grpc() {
     refused("PERMISSION_DENIED", "denied");
     for node in talk.mesh.nodes() {
         wait_until(crate::SEEN, "the line of the refusal", || {
-            node.log().contains("status=403") && !node.log().contains("status=200")
+            node.log().contains("status_code=403") && !node.log().contains("status_code=200")
         });
     }
     talk.mesh.node("n2").remove("talk.toml");

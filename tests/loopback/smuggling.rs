@@ -78,7 +78,7 @@ impl Site {
 
     /// All that was judged and passed on well, and all that the app got, are the same.
     fn compare(&self, got: &[String]) {
-        let wanted = |line: &&str| line.contains("side=callee") && line.contains("status=200");
+        let wanted = |line: &&str| line.contains("side=callee") && line.contains("status_code=200");
         let word = |line: &str, key: &str| {
             let found = line.split(' ').find_map(|word| word.strip_prefix(key));
             found.unwrap_or_default().to_owned()
@@ -87,7 +87,13 @@ impl Site {
             let log = self.mesh.node("n2").log();
             let lines = log.lines().filter(wanted);
             let mut judged: Vec<_> = lines
-                .map(|line| format!("{} {}", word(line, "method="), word(line, "path=")))
+                .map(|line| {
+                    format!(
+                        "{} {}",
+                        word(line, "http.request.method="),
+                        word(line, "url.path=")
+                    )
+                })
                 .collect();
             judged.sort();
             judged

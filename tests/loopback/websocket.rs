@@ -84,9 +84,9 @@ fn a_thousand_websockets_say_what_they_have_to_say() {
         };
         wait_until(crate::SEEN, "all to be closed", || open() == 0.0);
         let log = node.log();
-        let lines = log.lines().filter(|line| line.contains("status=101"));
+        let lines = log.lines().filter(|line| line.contains("status_code=101"));
         assert!(lines.count() >= 1000);
-        assert!(log.contains("path=/echo") && log.contains("method=GET"));
+        assert!(log.contains("url.path=/echo") && log.contains("request.method=GET"));
     }
 }
 

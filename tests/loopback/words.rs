@@ -181,7 +181,7 @@ fn one_access_line_per_call_at_either_end() {
         let lines = || -> Vec<String> {
             let log = mesh.node(node).log();
             log.lines()
-                .filter(|line| line.contains("path=/status/503"))
+                .filter(|line| line.contains("url.path=/status/503"))
                 .map(str::to_owned)
                 .collect()
         };
@@ -192,8 +192,8 @@ fn one_access_line_per_call_at_either_end() {
             &format!("side={side}"),
             "caller=web",
             "callee=site",
-            "status=503",
-            "trace.id=",
+            "http.response.status_code=503",
+            "trace_id=",
         ] {
             assert!(lines[0].contains(word), "no {word} in {}", lines[0]);
         }

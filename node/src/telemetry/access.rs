@@ -1,9 +1,13 @@
 //! One line per request or connection, at each of the two ends.
 //!
 //! ```text
-//! request side=caller caller=web callee=orders instance=n2 protocol=http method=GET path=/cart status=200
-//!         bytes.in=0 bytes.out=512 duration_ms=3.2 trace.id=4bf92f3577b34da6a3ce929d0e0e4736
+//! request side=caller caller=web callee=orders instance=n2 protocol=http http.request.method=GET url.path=/cart
+//!         http.response.status_code=200 bytes_in=0 bytes_out=512 duration_ms=3.2
+//!         trace_id=4bf92f3577b34da6a3ce929d0e0e4736
 //! ```
+//!
+//! Fields are named as in traces. Where OpenTelemetry's conventions have a name it is theirs; those all have a dot, and
+//! the mesh's own words, which are also its labels in metrics, have none.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -181,15 +185,15 @@ impl Ended<'_> {
             callee = self.series.callee(),
             instance = self.instance.map(NodeName::as_str),
             protocol = self.series.protocol().as_str(),
-            method = self.method.map(Method::as_str),
-            path = self.path,
-            status = self.status.map(|status| status.as_u16()),
-            "bytes.in" = self.bytes_in,
-            "bytes.out" = self.bytes_out,
+            "http.request.method" = self.method.map(Method::as_str),
+            "url.path" = self.path,
+            "http.response.status_code" = self.status.map(|status| status.as_u16()),
+            bytes_in = self.bytes_in,
+            bytes_out = self.bytes_out,
             duration_ms = self.took.as_micros() as f64 / 1000.0,
             reason = self.reason.map(Reason::as_str),
             rule = self.denied_by,
-            "trace.id" = self.trace.as_ref().map(TraceId::as_str),
+            trace_id = self.trace.as_ref().map(TraceId::as_str),
             "{}",
             if self.series.protocol() == Protocol::Http { "request" } else { "connection" },
         );
@@ -258,15 +262,19 @@ mod tests {
             ("callee", "orders"),
             ("instance", "n2"),
             ("protocol", "http"),
-            ("method", "GET"),
-            ("path", "/cart"),
-            ("trace.id", "4bf92f3577b34da6a3ce929d0e0e4736"),
+            ("http.request.method", "GET"),
+            ("url.path", "/cart"),
+            ("trace_id", "4bf92f3577b34da6a3ce929d0e0e4736"),
         ];
         for (field, value) in expected {
             assert_eq!(line[field], value, "{field} in {line}");
         }
         assert_eq!(
-            (&line["status"], &line["bytes.in"], &line["bytes.out"]),
+            (
+                &line["http.response.status_code"],
+                &line["bytes_in"],
+                &line["bytes_out"]
+            ),
             (&200.into(), &5.into(), &7.into())
         );
         assert!(line["duration_ms"].is_f64() && line.get("reason").is_none());
@@ -291,7 +299,7 @@ mod tests {
                 && lines[0].contains(r#""message":"connection""#),
             "{lines:?}"
         );
-        assert!(!lines[0].contains("method"), "{lines:?}");
+        assert!(!lines[0].contains("http."), "{lines:?}");
         let row = r#"starling_connections_total{side="callee",caller="web",callee="orders",reason="caller-gone"} 1"#;
         assert!(page.contains(row), "{page}");
         assert!(
