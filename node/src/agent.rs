@@ -8,6 +8,7 @@ pub(crate) mod explain;
 mod follow;
 mod issuing;
 mod listeners;
+pub(crate) mod policies;
 mod source;
 
 use std::path::PathBuf;

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use starling_transport::{Leaf, SpiffeId};
 use tokio::sync::Semaphore;
 
-use crate::agent::explain;
+use crate::agent::{explain, policies};
 use crate::body::{Body, BoxError, full};
 use crate::host::Host;
 use crate::issuer;
@@ -31,6 +31,7 @@ pub fn handlers() -> Vec<Handler> {
         Handler::new("/v1/renew", Who::Anyone, issuer::renew),
         Handler::new("/v1/redeem", Who::Node, issuer::redeem),
         Handler::new("/v1/spent", Who::Node, issuer::spent),
+        policies::handler(),
     ];
     own.into_iter().chain(explain::handlers()).collect()
 }

@@ -18,9 +18,10 @@ mod fuzz;
 mod judge;
 mod live;
 mod rule;
+mod show;
 
 pub use crate::config::policy::{Document, Mode};
-pub use audit::Audit;
+pub use audit::{Audit, LetThrough};
 pub use compile::{Entry, InForce, Snapshot};
 #[doc(hidden)]
 pub use fuzz::fuzz;

@@ -192,6 +192,7 @@ async fn take(request: Request<Incoming>, asker: Asker, desk: &Desk) -> Answer {
             post(&path, request.into_body(), &*desk.source).await
         }
         (&Method::GET, _) if path == "/v1/explain" => explain(request.uri(), desk).await,
+        (&Method::GET, _) if path == "/v1/policy" => policy(request.uri(), desk).await,
         (&Method::GET, _) if path == "/v1/events" => events(&desk.live),
         (&Method::GET | &Method::HEAD, asker) => answer(path, asker, &*desk.source),
         _ => only_reading(),
@@ -216,11 +217,11 @@ fn answer(path: &str, asker: Asker, source: &dyn Source) -> Answer {
         ("/v1/services", Asker::Local) => json(&source.services()),
         ("/v1/routes", Asker::Local) => json(&source.routes()),
         ("/v1/documents", Asker::Local) => json(&source.documents()),
-        (path, Asker::Local) => match path.strip_prefix("/v1/documents/").map(str::parse) {
-            Some(Ok(key)) => json(&source.document(&key)),
+        (path, asker) => match (path.strip_prefix(DOCUMENT).map(str::parse), asker) {
+            (Some(Ok(key)), _) => json(&source.document(&key)),
+            (None, Asker::Tcp { .. }) => page::file(path).unwrap_or_else(nothing),
             _ => nothing(),
         },
-        (path, Asker::Tcp { .. }) => page::file(path).unwrap_or_else(nothing),
     }
 }
 
@@ -240,12 +241,28 @@ async fn explain(uri: &Uri, desk: &Desk) -> Answer {
     }
 }
 
+/// Who may call a service, which the nodes that run it have to say.
+async fn policy(uri: &Uri, desk: &Desk) -> Answer {
+    let named = uri.query().and_then(|query| query.strip_prefix("service="));
+    let Some(service) = named else {
+        return text(StatusCode::BAD_REQUEST, "ask with service=NAME\n");
+    };
+    let _turn = desk.questions.acquire().await;
+    match desk.source.policy(service.to_owned()).await {
+        Ok(policies) => json(&policies),
+        Err(why) => text(StatusCode::NOT_FOUND, format!("{why}\n")),
+    }
+}
+
 fn events(live: &Arc<Live>) -> Answer {
     live.answer().unwrap_or_else(|| {
         let why = format!("{STREAMS_MAX} dashboards are open already; close one\n");
         text(StatusCode::SERVICE_UNAVAILABLE, why)
     })
 }
+
+/// One document with its history: `/v1/documents/KIND/NAME`.
+const DOCUMENT: &str = "/v1/documents/";
 
 /// What is there without a dashboard too.
 const FOR_MONITORING: [&str; 3] = ["/metrics", "/healthz", "/readyz"];

@@ -12,6 +12,10 @@ use starling_gossip::DocumentKey;
 
 use crate::policy::explain::{Answer, Question};
 
+mod policy;
+
+pub use policy::{LetThrough, NodePolicy, Policy, PolicyRule};
+
 /// Where the admin server gets its answers. Each is made from snapshots and never waits, but for those that are futures.
 pub trait Source: Send + Sync + 'static {
     fn status(&self) -> Status;
@@ -25,6 +29,8 @@ pub trait Source: Send + Sync + 'static {
         question: Question,
         from: Option<String>,
     ) -> BoxFuture<'static, Result<Explained, String>>;
+    /// Who may call a service, in the words of the nodes that run it. Waits for them.
+    fn policy(&self, service: String) -> BoxFuture<'static, Result<Vec<NodePolicy>, String>>;
     fn documents(&self) -> Vec<Document>;
     /// One document with its history; with nothing in it if nobody ever made it.
     fn document(&self, key: &DocumentKey) -> History;
@@ -267,8 +273,26 @@ pub struct Node {
     pub addresses: Vec<String>,
     pub zone: String,
     pub services: Vec<String>,
+    /// Services that its apps call.
+    #[serde(default)]
+    pub calls: Vec<String>,
+    /// Services that it announces and has no valid certificate for: nobody else counts them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unproven: Vec<String>,
     /// Since its present manifest came.
     pub age_s: u64,
+    /// Since `liveness` is what it is.
+    #[serde(default)]
+    pub liveness_s: u64,
+    /// Until its certificate ends, by this host's clock.
+    #[serde(default)]
+    pub seconds_left: i64,
+    /// Whether it issues certificates.
+    #[serde(default)]
+    pub is_issuer: bool,
+    /// Whether it holds the same documents as this node.
+    #[serde(default)]
+    pub has_same_documents: bool,
     /// Whether it is the agent that answers.
     pub is_self: bool,
 }

@@ -7,16 +7,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use starling_gossip::{Catalogue, DocumentKey, Instance, Liveness, Member, NodeName, State};
+use starling_gossip::{Caps, Catalogue, DocumentKey, Instance, Liveness, Member, NodeName, State};
 use starling_transport::{RefusedByPeer, Svid};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::explain;
+use super::{explain, policies};
 use crate::admin::{Source, view};
 use crate::balance;
 use crate::config::{Mode, Upstream};
@@ -182,6 +182,11 @@ impl Source for View {
             .collect()
     }
 
+    fn policy(&self, service: String) -> BoxFuture<'static, Result<Vec<view::NodePolicy>, String>> {
+        let host = self.host.clone();
+        Box::pin(async move { policies::of(&host, &service).await })
+    }
+
     fn services(&self) -> Vec<view::Service> {
         let catalogue = self.host.membership.catalogue();
         let balancers = self.host.balancers();
@@ -344,6 +349,7 @@ fn plaintext(host: &Host) -> Vec<view::PlaintextCaller> {
 }
 
 fn node(catalogue: &Catalogue, member: &Member) -> view::Node {
+    let own = catalogue.member(catalogue.local.as_str());
     let services = catalogue.services.iter();
     let services =
         services.filter(|(_, instances)| instances.iter().any(|one| one.node == member.name));
@@ -355,7 +361,13 @@ fn node(catalogue: &Catalogue, member: &Member) -> view::Node {
         addresses: member.addrs.iter().map(ToString::to_string).collect(),
         zone: member.zone.to_string(),
         services: services.map(|(name, _)| name.to_string()).collect(),
+        calls: member.calls.iter().map(ToString::to_string).collect(),
+        unproven: member.unproven.iter().map(ToString::to_string).collect(),
         age_s: member.heard_at.elapsed().as_secs(),
+        liveness_s: member.liveness_at.elapsed().as_secs(),
+        seconds_left: seconds_until(UNIX_EPOCH + Duration::from_secs(member.not_after)),
+        is_issuer: member.caps.has(Caps::ISSUER),
+        has_same_documents: own.is_some_and(|own| own.documents == member.documents),
         is_self: member.name == catalogue.local,
     }
 }

@@ -57,7 +57,13 @@ mod tests {
             addresses: vec!["10.0.0.1:7400".into(), "192.0.2.1:7400".into()],
             zone: "rack-1".into(),
             services: vec!["orders".into(), "web".into()],
+            calls: vec![],
+            unproven: vec![],
             age_s: 70,
+            liveness_s: 70,
+            seconds_left: 80_000,
+            is_issuer: true,
+            has_same_documents: true,
             is_self: true,
         };
         let other = view::Node {

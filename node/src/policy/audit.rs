@@ -16,14 +16,36 @@ use crate::telemetry::series::OTHER;
 #[derive(Debug, Default)]
 pub struct Audit(Mutex<HashMap<Key, Seen>>);
 
-/// Caller, callee, and the rule or reason that would have denied.
-type Key = (Box<str>, Box<str>, Box<str>);
+/// Who called what, and the reason and rule that would have denied.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    caller: Box<str>,
+    callee: Box<str>,
+    why: &'static str,
+    rule: Box<str>,
+}
 
 #[derive(Debug)]
 struct Seen {
+    calls: u64,
+    last: Instant,
     logged: Instant,
     /// Since then.
     silent: u64,
+}
+
+/// Calls alike that were let through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LetThrough {
+    /// The name of a service, or `other`.
+    pub caller: String,
+    pub why: &'static str,
+    /// Empty where no rule decides.
+    pub rule: String,
+    /// Since the agent started.
+    pub calls: u64,
+    /// When the latest was made.
+    pub last: Instant,
 }
 
 impl Audit {
@@ -33,12 +55,11 @@ impl Audit {
         let rule = verdict.rule.map(ToString::to_string);
         let rule = rule.as_deref().unwrap_or_default();
         let name = caller.service_name().unwrap_or_default();
-        let key = |name: &str| -> Key {
-            (
-                name.into(),
-                callee.as_str().into(),
-                format!("{} {rule}", verdict.why.as_str()).into(),
-            )
+        let key = |name: &str| Key {
+            caller: name.into(),
+            callee: callee.as_str().into(),
+            why: verdict.why.as_str(),
+            rule: rule.into(),
         };
         let now = Instant::now();
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -47,10 +68,7 @@ impl Audit {
         let label = if is_known { name } else { OTHER };
         let times = match seen.entry(key(label)) {
             std::collections::hash_map::Entry::Vacant(vacant) => {
-                vacant.insert(Seen {
-                    logged: now,
-                    silent: 0,
-                });
+                vacant.insert(Seen::first(now));
                 Some(1)
             }
             std::collections::hash_map::Entry::Occupied(mut old) => old.get_mut().again(now),
@@ -74,11 +92,41 @@ impl Audit {
             );
         }
     }
+
+    /// What of `callee` was let through, the most frequent first.
+    pub fn of(&self, callee: &str) -> Vec<LetThrough> {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let about = seen.iter().filter(|(key, _)| *key.callee == *callee);
+        let mut told: Vec<_> = about
+            .map(|(key, seen)| LetThrough {
+                caller: key.caller.to_string(),
+                why: key.why,
+                rule: key.rule.to_string(),
+                calls: seen.calls,
+                last: seen.last,
+            })
+            .collect();
+        drop(seen);
+        told.sort_by(|a, b| (b.calls, &a.caller, &a.rule).cmp(&(a.calls, &b.caller, &b.rule)));
+        told
+    }
 }
 
 impl Seen {
+    /// The first call is logged by whoever made it.
+    fn first(now: Instant) -> Self {
+        Self {
+            calls: 1,
+            last: now,
+            logged: now,
+            silent: 0,
+        }
+    }
+
     /// How many calls the next line stands for, if it is time for one.
     fn again(&mut self, now: Instant) -> Option<u64> {
+        self.calls += 1;
+        self.last = now;
         self.silent += 1;
         if now.duration_since(self.logged) < LOG_EVERY {
             return None;
@@ -100,14 +148,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_same_is_logged_once_a_minute_with_its_count() {
-        let mut seen = Seen {
-            logged: Instant::now(),
-            silent: 0,
-        };
+        let mut seen = Seen::first(Instant::now());
         assert_eq!(seen.again(Instant::now()), None);
         assert_eq!(seen.again(Instant::now()), None);
         tokio::time::advance(LOG_EVERY).await;
         assert_eq!(seen.again(Instant::now()), Some(3));
         assert_eq!(seen.again(Instant::now()), None);
+        assert_eq!(seen.calls, 5);
     }
 }

@@ -40,8 +40,8 @@ impl fmt::Display for Where {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rule {
     from: From,
-    methods: Box<[Method]>,
-    paths: Box<[Pattern]>,
+    pub(super) methods: Box<[Method]>,
+    pub(super) paths: Box<[Pattern]>,
     pub(super) declared: Where,
 }
 
@@ -79,6 +79,14 @@ impl Rule {
             From::Services(names) => names
                 .binary_search_by(|name| name.as_str().cmp(caller))
                 .is_ok(),
+        }
+    }
+
+    /// The services it is about; as written, `*` for every one.
+    pub(super) fn callers(&self) -> Vec<&str> {
+        match &self.from {
+            From::Any => vec!["*"],
+            From::Services(names) => names.iter().map(ServiceName::as_str).collect(),
         }
     }
 

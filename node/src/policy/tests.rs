@@ -370,3 +370,63 @@ fn a_question_without_a_request_is_answered_only_where_that_is_enough() {
         Err(Unanswerable::Method("GE T".into()))
     );
 }
+
+#[test]
+fn rules_are_shown_denials_first_with_what_the_mode_let_through() {
+    let own = config(&orders(
+        "[policy]\nmode = \"audit\"",
+        "allow = [\"web\", \"shop\"]",
+    ));
+    let lists = documents(&[(
+        "lists",
+        "[[deny]]\nservices = [\"orders\"]\nfrom = [\"*\"]\nmethods = [\"DELETE\"]\npaths = [\"/lists/**\"]",
+    )]);
+    let policy = Snapshot::compile(&mesh(), &own, &lists);
+    let entry = policy.entry("orders").unwrap();
+    let audit = Audit::default();
+    for _ in 0..3 {
+        let caller = id("batch");
+        audit.let_through(entry, &caller, &entry.judge(&caller, Subject::Connection));
+    }
+    let shown = entry.show(&audit);
+    let rules: Vec<_> = shown
+        .rules
+        .iter()
+        .map(|rule| {
+            (
+                rule.effect.as_str(),
+                rule.from.join(" "),
+                rule.methods.join(" "),
+                rule.paths.join(" "),
+            )
+        })
+        .collect();
+    let rule = |effect, from: &str, methods: &str, paths: &str| {
+        (
+            effect,
+            from.to_owned(),
+            methods.to_owned(),
+            paths.to_owned(),
+        )
+    };
+    assert_eq!(
+        rules,
+        [
+            rule("deny", "*", "DELETE", "/lists/**"),
+            rule("allow", "web", "", ""),
+            rule("allow", "shop", "", ""),
+        ]
+    );
+    assert_eq!(
+        (shown.mode.as_str(), shown.mode_declared.as_deref()),
+        ("audit", Some("starling.toml:2"))
+    );
+    let [batch] = &shown.let_through[..] else {
+        panic!("{shown:?}");
+    };
+    assert_eq!(
+        (batch.caller.as_str(), batch.why.as_str(), batch.calls),
+        ("batch", "not-evaluable", 3)
+    );
+    assert_eq!(batch.rule.as_deref(), Some("policy/lists@7#1"));
+}

@@ -6,8 +6,8 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::*;
 use crate::admin::view::{
-    Config, Document, Explained, Gossip, History, Leaving, Node, Receipt, Refused, Route, Service,
-    Status,
+    Config, Document, Explained, Gossip, History, Leaving, Node, NodePolicy, Receipt, Refused,
+    Route, Service, Status,
 };
 
 /// An agent that is not ready yet.
@@ -69,6 +69,10 @@ impl Source for Young {
 
     fn routes(&self) -> Vec<Route> {
         Vec::new()
+    }
+
+    fn policy(&self, service: String) -> BoxFuture<'static, Result<Vec<NodePolicy>, String>> {
+        Box::pin(std::future::ready(Err(format!("no node runs `{service}`"))))
     }
 
     fn leave(&self) -> Leaving {
@@ -184,7 +188,11 @@ async fn what_is_reached_over_http_can_only_be_read() {
         ("POST /", 405),
         ("GET /debug/pprof", 404),
         ("GET /v1/documents", 404),
-        ("GET /v1/documents/policy/orders", 404),
+        ("GET /v1/documents/policy/orders", 200),
+        ("GET /v1/documents/policy", 404),
+        ("GET /v1/policy?service=orders", 404),
+        ("GET /v1/policy", 400),
+        ("POST /v1/policy?service=orders", 405),
         ("POST /v1/documents", 405),
         ("POST /metrics", 405),
         ("DELETE /metrics", 405),
@@ -218,6 +226,8 @@ async fn without_a_dashboard_there_is_what_monitoring_needs() {
         ("GET /page/main.js", 404),
         ("GET /v1/events", 404),
         ("GET /v1/explain?caller=web&callee=orders", 404),
+        ("GET /v1/policy?service=orders", 404),
+        ("GET /v1/documents/policy/orders", 404),
     ] {
         assert_eq!(agent.status(line, &host).await, expected, "{line}");
     }

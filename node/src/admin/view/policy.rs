@@ -1,0 +1,64 @@
+//! Who may call a service, as the dashboard shows it.
+
+use serde::{Deserialize, Serialize};
+
+/// An element of `/v1/policy?service=NAME`: one node that runs the service, and what it says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodePolicy {
+    pub node: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
+    /// Why it says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// All that one node was told of who may call one of its services.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// What happens to calls that nothing allows.
+    pub mode: String,
+    /// Where the mode was set; nothing for the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode_declared: Option<String>,
+    /// Denials before grants. Any denial that is about a call denies it, then any grant allows it.
+    pub rules: Vec<PolicyRule>,
+    /// Rules that are not shown, as there are too many.
+    #[serde(default)]
+    pub more_rules: usize,
+    /// Calls that the mode let through though nothing allows them, the most frequent first.
+    pub let_through: Vec<LetThrough>,
+}
+
+/// A grant or a denial.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRule {
+    /// `allow` or `deny`.
+    pub effect: String,
+    /// Services; `*` for every service of the mesh.
+    pub from: Vec<String>,
+    /// Callers that are not shown, as there are too many.
+    #[serde(default)]
+    pub more_from: usize,
+    /// Empty for all.
+    pub methods: Vec<String>,
+    /// Empty for all.
+    pub paths: Vec<String>,
+    /// `file:line` or `policy/NAME@REVISION#LINE`.
+    pub declared: String,
+}
+
+/// Calls that enforcing the policy would have denied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LetThrough {
+    pub caller: String,
+    /// The word that `starling explain` has for it.
+    pub why: String,
+    /// The denial, if one is about them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Since that agent started.
+    pub calls: u64,
+    /// Since the latest.
+    pub age_s: u64,
+}
