@@ -168,6 +168,7 @@ impl Agent {
         background.spawn(take_sessions(host.clone(), endpoint.clone(), courier, h3));
         background.spawn(host.clone().follow_catalogue());
         background.spawn(recorder.upkeep());
+        background.spawn(host.edges.clone().keep());
         background.spawn(memory::give_back(host.clone()));
         background.spawn(plaintext::follow(host.clone()));
         let mut listeners = Listeners::new(host.clone());

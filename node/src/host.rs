@@ -22,6 +22,7 @@ use crate::plaintext::Plaintext;
 use crate::policy::Policy;
 use crate::renewal::Trouble;
 use crate::route::{Route, Table};
+use crate::telemetry::edges::Edges;
 use crate::telemetry::metrics;
 use crate::telemetry::series::{Series, Side};
 
@@ -63,6 +64,8 @@ pub struct Host {
     connections_max: usize,
     /// How many of them were open at a time.
     pub(crate) peak: Peak,
+    /// The last hour of calls.
+    pub edges: Arc<Edges>,
     /// Copies of requests that may be under way.
     pub mirrors: Arc<Semaphore>,
     /// Cancelled when no new call may begin.
@@ -127,6 +130,7 @@ impl Host {
             pool: parts.pool,
             control: parts.control,
             routes: ArcSwap::from_pointee(Table::default().with_local(&parts.config.routes)),
+            edges: Arc::default(),
             mirrors: Arc::new(Semaphore::new(MIRRORS_MAX)),
             issuer: ArcSwapOption::empty(),
             renewal_trouble: ArcSwapOption::empty(),
@@ -205,7 +209,10 @@ impl Host {
         let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         series
             .entry(key)
-            .or_insert_with(|| Series::new(side, caller, callee, protocol))
+            .or_insert_with(|| {
+                let edge = self.edges.live(side, caller, callee, protocol);
+                Series::new(side, caller, callee, protocol, edge)
+            })
             .clone()
     }
 

@@ -46,6 +46,7 @@ pub mod renewal;
 pub mod revocation;
 pub mod route;
 pub mod state;
+pub mod survey;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::{Answer, with_body};
 use super::view::Source;
+use crate::telemetry::edges::Window;
 use board::{Board, Seen};
 
 /// Streams at a time. Each is a browser tab in front of somebody; the rest of the server's connections stays free for
@@ -158,6 +159,14 @@ fn items(source: &dyn Source) -> BTreeMap<board::Key, Value> {
     for document in source.documents() {
         let name = format!("{}/{}", document.kind, document.name);
         add("document", name, value(&document));
+    }
+    let seen = source.edges(Window::Minute);
+    for edge in &seen.edges {
+        let name = format!("{}>{} {}", edge.caller, edge.callee, edge.protocol);
+        add("edge", name, value(edge));
+    }
+    for gap in &seen.gaps {
+        add("gap", gap.node.clone(), value(gap));
     }
     items
 }

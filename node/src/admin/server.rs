@@ -28,6 +28,7 @@ use super::post::post;
 use super::socket::Socket;
 use super::view::Source;
 use crate::policy::explain::Question;
+use crate::telemetry::edges::Window;
 
 /// Connections answered at a time; more wait to be accepted. A monitoring system needs one or two, a browser with the
 /// dashboard two or three.
@@ -193,6 +194,7 @@ async fn take(request: Request<Incoming>, asker: Asker, desk: &Desk) -> Answer {
         }
         (&Method::GET, _) if path == "/v1/explain" => explain(request.uri(), desk).await,
         (&Method::GET, _) if path == "/v1/policy" => policy(request.uri(), desk).await,
+        (&Method::GET, _) if path == "/v1/edges" => edges(request.uri(), desk).await,
         (&Method::GET, _) if path == "/v1/events" => events(&desk.live),
         (&Method::GET | &Method::HEAD, asker) => answer(path, asker, &*desk.source),
         _ => only_reading(),
@@ -252,6 +254,16 @@ async fn policy(uri: &Uri, desk: &Desk) -> Answer {
         Ok(policies) => json(&policies),
         Err(why) => text(StatusCode::NOT_FOUND, format!("{why}\n")),
     }
+}
+
+/// Who calls whom, which the other nodes are asked for.
+async fn edges(uri: &Uri, desk: &Desk) -> Answer {
+    let query = uri.query().unwrap_or("window=1m");
+    let Some(window) = query.strip_prefix("window=").and_then(Window::parse) else {
+        return text(StatusCode::BAD_REQUEST, "ask with window=1m, 10m or 1h\n");
+    };
+    let _turn = desk.questions.acquire().await;
+    json(&desk.source.survey(window).await)
 }
 
 fn events(live: &Arc<Live>) -> Answer {

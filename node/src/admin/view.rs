@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use starling_gossip::DocumentKey;
 
 use crate::policy::explain::{Answer, Question};
+use crate::telemetry::edges::Window;
 
 mod policy;
 
@@ -22,6 +23,10 @@ pub trait Source: Send + Sync + 'static {
     fn nodes(&self) -> Vec<Node>;
     fn services(&self) -> Vec<Service>;
     fn routes(&self) -> Vec<Route>;
+    /// Who calls whom in the mesh, as far as it is known now.
+    fn edges(&self, window: Window) -> Edges;
+    /// The same after the other nodes were asked; waits for them a little.
+    fn survey(&self, window: Window) -> BoxFuture<'static, Edges>;
     /// What would become of a call. Waits for the nodes that decide it.
     /// `from` names the node where the call would be made, if not this one.
     fn explain(
@@ -389,6 +394,87 @@ pub struct Judged {
     /// Why there is no verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+}
+
+/// `/v1/edges?window=…`, with `1m`, `10m` or `1h`: who calls whom in the mesh, and how it goes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Edges {
+    pub window_s: u64,
+    pub edges: Vec<Edge>,
+    /// Nodes whose calls are not all in it.
+    pub gaps: Vec<Gap>,
+}
+
+/// The calls of one service to another, over all nodes. A caller that the callee does not know is `other`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Edge {
+    pub caller: String,
+    pub callee: String,
+    pub protocol: String,
+    /// How far back it looks. Up to a sixth more is in it, as ends tell by their rates.
+    pub window_s: u64,
+    /// What the callers' agents saw, all of them together: with the way, waiting and retries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller_side: Option<Signals>,
+    /// What the callees' agents saw. Calls that never came to one are not in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callee_side: Option<Signals>,
+    /// What each node said.
+    pub ends: Vec<End>,
+}
+
+/// Calls that ended in a window.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Signals {
+    pub calls: u64,
+    /// Answered with 5xx by the app, or failed by the mesh. Neither denied ones nor those whose caller left.
+    pub failed: u64,
+    /// By policy.
+    pub denied: u64,
+    /// Calls per second.
+    pub rate: f64,
+    /// How long requests took, in microseconds: half of them at most this long. Nothing for TCP, and where none ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p50_us: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p90_us: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p99_us: Option<u64>,
+    /// By which part of it a percentile may be off.
+    pub error: f64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// Calls under way.
+    pub open: u64,
+    /// Why the mesh failed calls, as in docs/errors.md; the most frequent ones.
+    pub reasons: BTreeMap<String, u64>,
+}
+
+/// What one node says of an edge.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    pub node: String,
+    /// `caller` or `callee`.
+    pub side: String,
+    pub zone: String,
+    /// Since the node said so.
+    pub age_s: u64,
+    /// `live` (it is this node), `asked`, or `gossip`: only what it tells everybody.
+    pub source: String,
+    /// What is missing, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    pub signals: Signals,
+}
+
+/// A node that did not say what it should have.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    pub node: String,
+    pub why: String,
+    /// How old what is shown of it is; nothing if nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_s: Option<u64>,
 }
 
 /// An element of `/v1/routes`: how calls of this host's apps to one service are directed.

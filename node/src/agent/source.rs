@@ -24,6 +24,8 @@ use crate::documents::Keeper;
 use crate::host::Host;
 use crate::policy::explain::Question;
 use crate::renewal::Trouble;
+use crate::survey;
+use crate::telemetry::edges::Window;
 use crate::telemetry::metrics::Recorder;
 
 /// What only the agent as a whole knows.
@@ -223,6 +225,14 @@ impl Source for View {
 
     fn routes(&self) -> Vec<view::Route> {
         routes::all(&self.host)
+    }
+
+    fn edges(&self, window: Window) -> view::Edges {
+        survey::known(&self.host, window)
+    }
+
+    fn survey(&self, window: Window) -> BoxFuture<'static, view::Edges> {
+        Box::pin(std::future::ready(self.edges(window)))
     }
 
     fn documents(&self) -> Vec<view::Document> {

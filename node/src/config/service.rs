@@ -49,7 +49,7 @@ pub struct Service {
     pub declared: Place,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     /// Bytes as they come.
     Tcp,

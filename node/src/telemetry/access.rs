@@ -53,7 +53,7 @@ struct Request {
     path: Box<str>,
 }
 
-/// A call that ended. Whatever is told of calls is made of this: metrics, the log.
+/// A call that ended. Whatever is told of calls is made of this: metrics, the history of edges, the log.
 #[derive(Debug)]
 pub struct Ended<'c> {
     pub series: &'c Arc<Series>,
@@ -174,6 +174,7 @@ impl Ended<'_> {
     /// Tells everybody who wants to know.
     fn tell(&self) {
         self.series.ended(self);
+        self.series.edge().ended(self);
         self.log();
     }
 
@@ -231,7 +232,7 @@ mod tests {
     use crate::telemetry::series::{OTHER, Side};
 
     fn orders(side: Side, protocol: Protocol) -> Arc<Series> {
-        Series::new(side, "web", "orders", protocol)
+        Series::new(side, "web", "orders", protocol, Arc::default())
     }
 
     #[test]
@@ -332,7 +333,13 @@ mod tests {
     fn a_stranger_is_named_in_the_line_only() {
         let (lines, page) = recorded(|| {
             captured(|| {
-                let series = Series::new(Side::Callee, OTHER, "orders", Protocol::Http);
+                let series = Series::new(
+                    Side::Callee,
+                    OTHER,
+                    "orders",
+                    Protocol::Http,
+                    Arc::default(),
+                );
                 let mut line = AccessLine::request(&series, &Method::GET, "/");
                 line.set_caller("stranger");
                 line.fail(Reason::Denied);

@@ -65,6 +65,12 @@ pub const RELOADS: &str = "starling_config_reloads_total";
 pub const CONFIG_LOADED: &str = "starling_config_loaded_timestamp_seconds";
 /// Documents by what became of them on this node.
 pub const DOCUMENTS: &str = "starling_documents";
+/// Edges whose calls are counted apart.
+pub const EDGES: &str = "starling_edges";
+/// What the history of the edges takes.
+pub const EDGE_BYTES: &str = "starling_edges_bytes";
+/// Latencies of the history that were dropped for want of memory.
+pub const EDGE_TIMES_DROPPED: &str = "starling_edge_latencies_dropped_total";
 /// Tasks that ended by panic.
 pub const TASK_PANICS: &str = "starling_task_panics_total";
 /// The version that runs.
@@ -251,6 +257,7 @@ fn describe() {
     starling_transport::metrics::describe();
     process::describe();
     describe_traffic();
+    describe_edges();
     describe_agent();
 }
 
@@ -305,6 +312,22 @@ fn describe_traffic() {
     describe_counter!(
         EJECTIONS,
         "Times this node left an instance out because its calls failed; what its own health check says is not counted"
+    );
+}
+
+fn describe_edges() {
+    describe_gauge!(
+        EDGES,
+        "Pairs of services whose calls are counted apart in the history of this node, at either end"
+    );
+    describe_gauge!(
+        EDGE_BYTES,
+        Unit::Bytes,
+        "What the last hour of those calls takes; what is being counted now, 4 KiB each, is not in it"
+    );
+    describe_counter!(
+        EDGE_TIMES_DROPPED,
+        "Latencies of an edge and a span of time that were dropped from that history to stay within 4 MiB"
     );
 }
 

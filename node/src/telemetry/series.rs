@@ -6,12 +6,13 @@ use std::sync::{Arc, OnceLock};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use super::access::Ended;
+use super::edges::Live;
 use super::metrics as names;
 use crate::config::Protocol;
 use crate::reason::Reason;
 
 /// Which of the two agents tells of a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Side {
     Caller,
     Callee,
@@ -34,6 +35,7 @@ pub struct Series {
     bytes_out: Counter,
     calls_open: Gauge,
     connections_open: Gauge,
+    edge: Arc<Live>,
 }
 
 /// The caller's name in labels when it is not one we know.
@@ -65,7 +67,14 @@ impl Side {
 }
 
 impl Series {
-    pub fn new(side: Side, caller: &str, callee: &str, protocol: Protocol) -> Arc<Self> {
+    /// `edge` is what the history of calls counts them in.
+    pub fn new(
+        side: Side,
+        caller: &str,
+        callee: &str,
+        protocol: Protocol,
+        edge: Arc<Live>,
+    ) -> Arc<Self> {
         let labels = [
             ("side", side.as_str().to_owned()),
             ("caller", caller.to_owned()),
@@ -89,6 +98,7 @@ impl Series {
             bytes_out: traffic("out"),
             calls_open: gauge!(names::CALLS_OPEN, &labels),
             connections_open: gauge!(names::CONNECTIONS_OPEN, &labels),
+            edge,
         })
     }
 
@@ -108,6 +118,10 @@ impl Series {
         self.protocol
     }
 
+    pub(super) fn edge(&self) -> &Live {
+        &self.edge
+    }
+
     /// Counts a connection with an app.
     pub fn open(self: &Arc<Self>) -> Open {
         self.connections_open.increment(1.0);
@@ -116,6 +130,7 @@ impl Series {
 
     pub(super) fn began(self: &Arc<Self>) -> Arc<Traffic> {
         self.calls_open.increment(1.0);
+        self.edge.began();
         Arc::new(Traffic {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
@@ -162,12 +177,14 @@ impl Traffic {
     pub fn add_in(&self, bytes: usize) {
         self.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
         self.series.bytes_in.increment(bytes as u64);
+        self.series.edge.carried(bytes, 0);
     }
 
     /// Bytes passed from the callee's side to the caller's.
     pub fn add_out(&self, bytes: usize) {
         self.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
         self.series.bytes_out.increment(bytes as u64);
+        self.series.edge.carried(0, bytes);
     }
 
     /// Says that the call is cut because policy no longer lets it through, before whatever carries it is dropped.

@@ -6,8 +6,8 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::*;
 use crate::admin::view::{
-    Config, Document, Explained, Gossip, History, Leaving, Node, NodePolicy, Receipt, Refused,
-    Route, Service, Status,
+    Config, Document, Edges, Explained, Gossip, History, Leaving, Node, NodePolicy, Receipt,
+    Refused, Route, Service, Status,
 };
 
 /// An agent that is not ready yet.
@@ -71,8 +71,8 @@ impl Source for Young {
         Vec::new()
     }
 
-    fn policy(&self, service: String) -> BoxFuture<'static, Result<Vec<NodePolicy>, String>> {
-        Box::pin(std::future::ready(Err(format!("no node runs `{service}`"))))
+    Config, Document, Edges, Explained, Gossip, History, Leaving, Node, NodePolicy, Receipt,
+    Refused, Route, Service, Status,
     }
 
     fn leave(&self) -> Leaving {
