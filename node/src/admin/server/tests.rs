@@ -71,8 +71,19 @@ impl Source for Young {
         Vec::new()
     }
 
-    Config, Document, Edges, Explained, Gossip, History, Leaving, Node, NodePolicy, Receipt,
-    Refused, Route, Service, Status,
+    fn policy(&self, service: String) -> BoxFuture<'static, Result<Vec<NodePolicy>, String>> {
+        Box::pin(std::future::ready(Err(format!("no node runs `{service}`"))))
+    }
+
+    fn edges(&self, window: Window) -> Edges {
+        Edges {
+            window_s: window.seconds(),
+            ..Edges::default()
+        }
+    }
+
+    fn survey(&self, window: Window) -> BoxFuture<'static, Edges> {
+        Box::pin(std::future::ready(self.edges(window)))
     }
 
     fn leave(&self) -> Leaving {
