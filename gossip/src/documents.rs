@@ -222,6 +222,10 @@ impl fmt::Debug for Documents {
     }
 }
 
+/// Words that stand among the kinds of a grant and are none: the operator may look at calls, or at a dashboard. There are no
+/// documents of these kinds, so whoever may only look cannot fill the library.
+pub const RIGHTS: [&str; 2] = ["tap", "see"];
+
 /// The longest text of a document: some 600 grants of usual size.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 

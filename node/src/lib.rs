@@ -35,6 +35,7 @@ pub mod mesh;
 pub mod notify;
 pub mod operator;
 pub mod outbound;
+pub mod pass;
 pub mod path;
 pub mod plaintext;
 pub mod policy;

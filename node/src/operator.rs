@@ -133,6 +133,15 @@ impl Operator {
         Ok(draft.signed(&self.grant, signature))
     }
 
+    /// What [`crate::pass`] has it sign, and the grant that goes with it.
+    pub(crate) fn vouch(
+        &self,
+        to_sign: impl FnOnce(&SignedGrant) -> Vec<u8>,
+    ) -> Result<(Vec<u8>, Vec<u8>), OperatorError> {
+        let signature = self.key.sign(&to_sign(&self.grant))?;
+        Ok((self.grant.encode(), signature))
+    }
+
     fn parse(bytes: &[u8]) -> Option<Self> {
         let blocks: Vec<Pem> = Pem::iter_from_buffer(bytes)
             .collect::<Result<_, _>>()

@@ -80,6 +80,12 @@ impl Policy {
         self.change(|sources| sources.stand_ins = documents);
     }
 
+    /// Whether something stands in for a missing document, so that nobody knows who is thrown out.
+    pub fn has_stand_ins(&self) -> bool {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        !sources.stand_ins.is_empty()
+    }
+
     /// What is in force now, for one decision.
     pub fn current(&self) -> Guard<Arc<Snapshot>> {
         self.current.load()

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::draft::{content_message, grant_message};
-use super::{Draft, Grant, Revision};
+use super::{Draft, Grant, RIGHTS, Revision};
 use crate::metrics::Refusal;
 use crate::proof::{ProofError, Verifier};
 use crate::settings::{Clock, Settings};
@@ -113,7 +113,8 @@ fn check_rights(trust_domain: &str, grant: &Grant, draft: &Draft) -> Result<(), 
     if grant.trust_domain != trust_domain {
         return Err(Refusal::OtherMesh);
     }
-    if !grant.kinds.contains(&draft.key.kind) {
+    let kind = &draft.key.kind;
+    if !grant.kinds.contains(kind) || RIGHTS.contains(&kind.as_str()) {
         return Err(Refusal::Kind);
     }
     if !(grant.not_before..=grant.not_after).contains(&draft.issued) {

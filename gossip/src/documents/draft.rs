@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::DocumentKey;
 use crate::names::{DocumentKind, OperatorName};
+use crate::proof::{ProofError, Verifier};
 use crate::wire::Blob;
 use crate::wire::credentials::hash;
 use crate::wire::document::{
@@ -101,6 +102,12 @@ impl SignedGrant {
         let (wire, grant) =
             SignedGrantWire::decode(bytes).map_err(|_refusal| GrantError::Malformed)?;
         Ok(Self { grant, wire })
+    }
+
+    /// Whether a trusted root made this operator.
+    pub fn is_genuine(&self, verifier: &dyn Verifier) -> Result<(), ProofError> {
+        let message = grant_message(&self.grant.trust_domain, &self.wire.grant.0);
+        verifier.root(&message, &self.wire.signature.0)
     }
 }
 

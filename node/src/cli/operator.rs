@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use starling_gossip::documents::RIGHTS;
 use starling_gossip::{DocumentKind, OperatorName};
 
 use super::out;
 use crate::ca::RootKey;
 use crate::config::STATE;
 use crate::operator::key_hash;
+use crate::pass::TAP;
 use crate::state::StateDir;
 
 /// Make operators: those who may sign documents for the mesh
@@ -33,7 +35,8 @@ struct New {
     /// Name of the operator, which every node shows beside the documents
     #[arg(long, value_name = "NAME", value_parser = OperatorName::parse)]
     name: OperatorName,
-    /// Kinds of documents that the operator may sign, such as policy,revocation,route
+    /// Kinds of documents that the operator may sign, such as policy,revocation,route; and what the operator may let others
+    /// look at: tap for calls, see for dashboards
     #[arg(long, value_name = "KIND,…", value_delimiter = ',', required = true, value_parser = DocumentKind::parse)]
     kinds: Vec<DocumentKind>,
     /// How long the operator may sign; what was signed stays in force
@@ -63,19 +66,55 @@ impl New {
             Ok(root.grant(self.name.clone(), public_key, kinds.clone(), self.lifetime)?)
         })?;
         operator.write(&self.out)?;
-        let kinds: Vec<_> = kinds.iter().map(DocumentKind::as_str).collect();
         let file = self.out.display();
         out::say(&format!(
-            "{} may sign documents of mesh {} for {}: {}.\n\
+            "{} may {} in mesh {} for {}.\n\
              The key is in {file}; give it to nobody else. Its public half is {}.\n\
-             `starling apply -f FILE --key {file}` signs with it, or set {}={file}.",
+             `--key {file}` signs with it, or set {}={file}.",
             self.name,
+            may(&kinds),
             root.trust_domain(),
             humantime::format_duration(self.lifetime),
-            kinds.join(", "),
             key_hash(&operator.grant().public_key),
             super::sign::KEY_VARIABLE,
         ))?;
         Ok(())
+    }
+}
+
+/// What a grant of `kinds` allows, in words.
+fn may(kinds: &BTreeSet<DocumentKind>) -> String {
+    let is_right = |kind: &&DocumentKind| RIGHTS.contains(&kind.as_str());
+    let documents = kinds.iter().filter(|kind| !is_right(kind));
+    let documents: Vec<_> = documents.map(DocumentKind::as_str).collect();
+    let mut all = Vec::new();
+    if !documents.is_empty() {
+        all.push(format!("sign documents of kind {}", documents.join(", ")));
+    }
+    for right in kinds.iter().filter(is_right) {
+        all.push(match right.as_str() {
+            TAP => "give passes for live calls (tap)".to_owned(),
+            _ => "give passes for dashboards (see)".to_owned(),
+        });
+    }
+    all.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grant_is_told_in_words() {
+        let check = |kinds: &str, expected: &str| {
+            let kinds = kinds.split(',').map(|kind| kind.parse().unwrap());
+            assert_eq!(may(&kinds.collect()), expected);
+        };
+        check("policy", "sign documents of kind policy");
+        check(
+            "tap,route,policy",
+            "sign documents of kind policy, route, give passes for live calls (tap)",
+        );
+        check("see", "give passes for dashboards (see)");
     }
 }

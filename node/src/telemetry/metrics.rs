@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::process;
 use crate::enrol::Outcome;
+use crate::pass::PassError;
 use crate::route::split::Subset;
 
 /// HTTP requests, once at either end.
@@ -71,6 +72,8 @@ pub const EDGES: &str = "starling_edges";
 pub const EDGE_BYTES: &str = "starling_edges_bytes";
 /// Latencies of the history that were dropped for want of memory.
 pub const EDGE_TIMES_DROPPED: &str = "starling_edge_latencies_dropped_total";
+/// Passes that did not hold here.
+pub const PASSES_REFUSED: &str = "starling_passes_refused_total";
 /// Tasks that ended by panic.
 pub const TASK_PANICS: &str = "starling_task_panics_total";
 /// The version that runs.
@@ -236,6 +239,11 @@ pub(crate) fn documents(count: &crate::documents::Count) {
     }
 }
 
+/// A pass did not hold here.
+pub(crate) fn pass_refused(refusal: PassError) {
+    counter!(PASSES_REFUSED, "reason" => refusal.as_str()).increment(1);
+}
+
 /// The task called `task` ended by panic.
 pub fn task_panicked(task: &'static str) {
     counter!(TASK_PANICS, "task" => task).increment(1);
@@ -375,6 +383,10 @@ fn describe_agent() {
     describe_gauge!(
         DOCUMENTS,
         "Documents by what became of their newest revision on this node; deleted ones are not counted"
+    );
+    describe_counter!(
+        PASSES_REFUSED,
+        "Passes of operators, for live calls or for a dashboard, that this node refused, by reason"
     );
     describe_counter!(TASK_PANICS, "Tasks of the agent that ended by panic");
     describe_gauge!(BUILD_INFO, "1, with the version that runs as a label");
