@@ -40,7 +40,7 @@ use crate::plaintext;
 use crate::renewal::{self, Renewer};
 use crate::state::StateDir;
 use crate::telemetry::log::Level;
-use crate::telemetry::metrics::{self, Recorder};
+use crate::telemetry::{Recorder, metrics};
 
 use announce::Announcer;
 use listeners::Listeners;
@@ -151,7 +151,7 @@ impl Agent {
         };
         let pool = Pool::new(endpoint.clone(), h3.clone(), config.limits.connect);
         let doors = config.admin.clone();
-        let facts = Facts::new(recorder.clone(), directory.clone(), advertise);
+        let facts = Facts::new(recorder, directory.clone(), advertise);
         let host = Host::new(Parts {
             node: node_id.node_name().unwrap_or_default().parse()?,
             identities: identities.clone(),
@@ -167,7 +167,6 @@ impl Agent {
         background.spawn(keeper.clone().run(host.clone()));
         background.spawn(take_sessions(host.clone(), endpoint.clone(), courier, h3));
         background.spawn(host.clone().follow_catalogue());
-        background.spawn(recorder.upkeep());
         background.spawn(host.edges.clone().keep());
         background.spawn(memory::give_back(host.clone()));
         background.spawn(plaintext::follow(host.clone()));

@@ -207,13 +207,16 @@ impl Host {
             protocol.as_str(),
         );
         let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-        series
-            .entry(key)
-            .or_insert_with(|| {
-                let edge = self.edges.live(side, caller, callee, protocol);
-                Series::new(side, caller, callee, protocol, edge)
-            })
-            .clone()
+        if let Some(known) = series.get(&key) {
+            return known.clone();
+        }
+        let edge = self.edges.live(side, caller, callee, protocol);
+        let new = Series::new(side, caller, callee, protocol, edge);
+        // Past the bound it is made for this connection alone, and counts as `other`.
+        if series.len() < metrics::SERIES_MAX {
+            series.insert(key, new.clone());
+        }
+        new
     }
 
     /// Runs `call` as a task that is waited for at the end, and cut off when the grace is over.

@@ -40,6 +40,8 @@ pub struct Route {
 pub struct Rule {
     /// For people; may be empty.
     pub name: String,
+    /// Its place in the route, counted from 1.
+    pub number: String,
     pub matches: Match,
     pub action: Action,
     pub declared: Place,
@@ -96,6 +98,15 @@ impl Route {
 }
 
 impl Rule {
+    /// What it is called in metrics: its name, or else its number.
+    pub fn label(&self) -> &str {
+        if self.name.is_empty() {
+            &self.number
+        } else {
+            &self.name
+        }
+    }
+
     /// Whether it can be applied to a TCP connection.
     pub fn is_for_tcp(&self) -> bool {
         matches!(self.action.outcome, Outcome::Forward(_)) && !self.matches.is_about_http()

@@ -2,12 +2,20 @@
 //! whom, trace ids.
 
 pub mod access;
+mod cap;
+mod durations;
 pub mod edges;
+mod exemplar;
+mod exposition;
 pub mod log;
 pub mod metrics;
+mod outcomes;
 mod process;
+mod recorder;
 pub mod series;
 pub mod trace;
 
 pub use access::{AccessLine, Ended};
+pub use exposition::Format;
+pub use recorder::Recorder;
 pub use series::{Series, Side, Traffic};

@@ -7,8 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::{Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -20,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{Answer, json, nothing, only_reading, text};
+use super::answer::{Answer, json, nothing, only_reading, text, whole};
 use super::events::{Live, STREAMS_MAX};
 use super::origin;
 use super::page;
@@ -28,6 +27,7 @@ use super::post::post;
 use super::socket::Socket;
 use super::view::Source;
 use crate::policy::explain::Question;
+use crate::telemetry::Format;
 use crate::telemetry::edges::Window;
 
 /// Connections answered at a time; more wait to be accepted. A monitoring system needs one or two, a browser with the
@@ -196,6 +196,9 @@ async fn take(request: Request<Incoming>, asker: Asker, desk: &Desk) -> Answer {
         (&Method::GET, _) if path == "/v1/policy" => policy(request.uri(), desk).await,
         (&Method::GET, _) if path == "/v1/edges" => edges(request.uri(), desk).await,
         (&Method::GET, _) if path == "/v1/events" => events(&desk.live),
+        (&Method::GET | &Method::HEAD, _) if path == "/metrics" => {
+            metrics(Format::wanted(request.headers()), &*desk.source)
+        }
         (&Method::GET | &Method::HEAD, asker) => answer(path, asker, &*desk.source),
         _ => only_reading(),
     }
@@ -208,12 +211,6 @@ fn answer(path: &str, asker: Asker, source: &dyn Source) -> Answer {
             Ok(()) => text(StatusCode::OK, "ready\n"),
             Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
         },
-        ("/metrics", _) => {
-            let mut page = text(StatusCode::OK, source.metrics());
-            page.headers_mut()
-                .insert(CONTENT_TYPE, HeaderValue::from_static(METRICS_TYPE));
-            page
-        }
         ("/v1/status", Asker::Local) => json(&source.status()),
         ("/v1/nodes", Asker::Local) => json(&source.nodes()),
         ("/v1/services", Asker::Local) => json(&source.services()),
@@ -225,6 +222,14 @@ fn answer(path: &str, asker: Asker, source: &dyn Source) -> Answer {
             _ => nothing(),
         },
     }
+}
+
+fn metrics(format: Format, source: &dyn Source) -> Answer {
+    whole(
+        StatusCode::OK,
+        format.content_type(),
+        source.metrics(format),
+    )
 }
 
 /// What would become of a call, which other nodes may have to say.
@@ -278,8 +283,6 @@ const DOCUMENT: &str = "/v1/documents/";
 
 /// What is there without a dashboard too.
 const FOR_MONITORING: [&str; 3] = ["/metrics", "/healthz", "/readyz"];
-
-const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 #[cfg(test)]
 mod tests;

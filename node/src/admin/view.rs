@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use starling_gossip::DocumentKey;
 
 use crate::policy::explain::{Answer, Question};
+use crate::telemetry::Format;
 use crate::telemetry::edges::Window;
 
 mod policy;
@@ -45,8 +46,8 @@ pub trait Source: Send + Sync + 'static {
     fn leave(&self) -> Leaving;
     /// Whether this agent should get traffic; otherwise why not, in one line.
     fn ready(&self) -> Result<(), String>;
-    /// All metrics in the Prometheus text format.
-    fn metrics(&self) -> String;
+    /// All metrics, as text.
+    fn metrics(&self, format: Format) -> String;
 }
 
 /// `/v1/status`: this agent.

@@ -26,7 +26,7 @@ use crate::policy::explain::Question;
 use crate::renewal::Trouble;
 use crate::survey;
 use crate::telemetry::edges::Window;
-use crate::telemetry::metrics::Recorder;
+use crate::telemetry::{Format, Recorder};
 
 /// What only the agent as a whole knows.
 #[derive(Debug)]
@@ -263,8 +263,8 @@ impl Source for View {
         }
     }
 
-    fn metrics(&self) -> String {
-        self.facts.recorder.render()
+    fn metrics(&self, format: Format) -> String {
+        self.facts.recorder.render(format)
     }
 }
 

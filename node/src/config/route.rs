@@ -53,11 +53,12 @@ fn check_rules(raw: &raw::Route, span: &Range<usize>, checker: &mut Checker<'_>)
     rules
         .iter()
         .take(RULES_MAX)
-        .map(|rule| Arc::new(check_rule(rule, checker)))
+        .enumerate()
+        .map(|(at, rule)| Arc::new(check_rule(at + 1, rule, checker)))
         .collect()
 }
 
-fn check_rule(raw: &Spanned<raw::Rule>, checker: &mut Checker<'_>) -> Rule {
+fn check_rule(number: usize, raw: &Spanned<raw::Rule>, checker: &mut Checker<'_>) -> Rule {
     let span = raw.span();
     let raw = raw.get_ref();
     let matches = raw
@@ -71,6 +72,7 @@ fn check_rule(raw: &Spanned<raw::Rule>, checker: &mut Checker<'_>) -> Rule {
             .as_ref()
             .map(|name| check_name(name, checker))
             .unwrap_or_default(),
+        number: number.to_string(),
         action: action::check(raw, &matches, checker),
         matches,
         declared: checker.place(&span),

@@ -280,10 +280,10 @@ mod tests {
         );
         assert!(line["duration_ms"].is_f64() && line.get("reason").is_none());
         for row in [
-            r#"starling_requests_total{side="caller",caller="web",callee="orders",reason="",status="2xx"} 1"#,
+            r#"starling_requests_total{side="caller",caller="web",callee="orders",route="",protocol="http",reason="",status="2xx"} 1"#,
             r#"starling_traffic_bytes_total{side="caller",caller="web",callee="orders",protocol="http",direction="in"} 5"#,
             r#"starling_calls_open{side="caller",caller="web",callee="orders",protocol="http"} 0"#,
-            r#"starling_request_duration_seconds_count{side="caller",caller="web",callee="orders",protocol="http"} 1"#,
+            r#"starling_request_duration_seconds_count{side="caller",caller="web",callee="orders",route="",protocol="http"} 1"#,
         ] {
             assert!(page.contains(row), "no {row} in\n{page}");
         }
@@ -301,7 +301,7 @@ mod tests {
             "{lines:?}"
         );
         assert!(!lines[0].contains("http."), "{lines:?}");
-        let row = r#"starling_connections_total{side="callee",caller="web",callee="orders",reason="caller-gone"} 1"#;
+        let row = r#"starling_connections_total{side="callee",caller="web",callee="orders",route="",protocol="tcp",reason="caller-gone"} 1"#;
         assert!(page.contains(row), "{page}");
         assert!(
             !page.contains("starling_request_duration_seconds_count{"),

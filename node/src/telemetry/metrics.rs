@@ -1,18 +1,13 @@
-//! Names of what this crate counts, and the recorder that shows it in the Prometheus text format.
+//! Names of what this crate counts.
 //!
 //! Labels hold names from the configuration or the verified catalogue and values of closed lists, never what the wire
-//! says. `docs/metrics.md` is the operator's page of these; a test keeps the two equal.
+//! says; [`super::cap`] bounds how many come together. `docs/metrics.md` is the operator's page of these; a test keeps the two equal.
 
-use metrics::{
-    Gauge, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
-    set_global_recorder,
-};
-use metrics_exporter_prometheus::{
-    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
-};
+use metrics::{Gauge, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use starling_gossip::ServiceName;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+pub(crate) use super::cap::SERIES_MAX;
 use super::process;
 use crate::enrol::Outcome;
 use crate::pass::PassError;
@@ -76,59 +71,10 @@ pub const EDGE_TIMES_DROPPED: &str = "starling_edge_latencies_dropped_total";
 pub const PASSES_REFUSED: &str = "starling_passes_refused_total";
 /// Tasks that ended by panic.
 pub const TASK_PANICS: &str = "starling_task_panics_total";
+/// What was counted as `other` for want of room.
+pub const SWALLOWED: &str = "starling_series_swallowed_total";
 /// The version that runs.
 pub const BUILD_INFO: &str = "starling_build_info";
-
-/// Upper bounds of [`REQUEST_DURATION`]: a step of 2 to 2.5 from half a millisecond, which the mesh alone takes, to
-/// half a minute, where callers have given up.
-const DURATION_BUCKETS_S: [f64; 15] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-];
-
-/// How often the recorder folds what histograms took in. Between two folds each sample costs it 8 bytes.
-const UPKEEP_EVERY: Duration = Duration::from_secs(5);
-
-/// The recorder of this process. Cheap to clone.
-#[derive(Clone)]
-pub struct Recorder(PrometheusHandle);
-
-/// Another recorder is installed in this process.
-#[derive(Debug, thiserror::Error)]
-#[error("metrics are already being recorded")]
-pub struct AlreadyInstalled;
-
-impl Recorder {
-    /// Makes this process record what it counts. Once per process, before any handle is fetched.
-    pub fn install() -> Result<Self, AlreadyInstalled> {
-        let recorder = build();
-        let handle = recorder.handle();
-        set_global_recorder(recorder).map_err(|_refused| AlreadyInstalled)?;
-        describe();
-        gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-        Ok(Self(handle))
-    }
-
-    /// All metrics in the Prometheus text format, those of the process as of now.
-    pub fn render(&self) -> String {
-        process::record();
-        self.0.render()
-    }
-
-    /// Keeps the recorder small. Run it as long as the process lives.
-    pub async fn upkeep(self) {
-        let mut every = tokio::time::interval(UPKEEP_EVERY);
-        loop {
-            every.tick().await;
-            self.0.run_upkeep();
-        }
-    }
-}
-
-impl std::fmt::Debug for Recorder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Recorder").finish_non_exhaustive()
-    }
-}
 
 /// A call is tried again. `cause` is a reason or a kind of answer.
 pub fn retried(callee: &ServiceName, cause: &'static str) {
@@ -249,18 +195,8 @@ pub fn task_panicked(task: &'static str) {
     counter!(TASK_PANICS, "task" => task).increment(1);
 }
 
-fn build() -> PrometheusRecorder {
-    PrometheusBuilder::new()
-        .set_buckets_for_metric(
-            Matcher::Full(REQUEST_DURATION.to_owned()),
-            &DURATION_BUCKETS_S,
-        )
-        .expect("buckets are given")
-        .build_recorder()
-}
-
 /// Tells the recorder what each metric of the agent means, those of the other crates included.
-fn describe() {
+pub(super) fn describe() {
     starling_gossip::metrics::describe();
     starling_transport::metrics::describe();
     process::describe();
@@ -389,6 +325,10 @@ fn describe_agent() {
         "Passes of operators, for live calls or for a dashboard, that this node refused, by reason"
     );
     describe_counter!(TASK_PANICS, "Tasks of the agent that ended by panic");
+    describe_counter!(
+        SWALLOWED,
+        "What was counted in a series whose names are other, because its metric has all the series that it may have"
+    );
     describe_gauge!(BUILD_INFO, "1, with the version that runs as a label");
 }
 
@@ -402,14 +342,18 @@ pub(crate) mod tests {
         with_local_recorder,
     };
 
+    use super::super::cap::CLOSED;
+    use super::super::exposition::Format;
+    use super::super::recorder::Front;
     use super::*;
     use crate::reason::Reason;
 
     /// What `work` returned, and the page of what it counted.
     pub(crate) fn recorded<T>(work: impl FnOnce() -> T) -> (T, String) {
-        let recorder = build();
-        let result = with_local_recorder(&recorder, work);
-        (result, recorder.handle().render())
+        let front = Front::new();
+        let recorder = front.recorder();
+        let result = with_local_recorder(&front, work);
+        (result, recorder.render(Format::Text))
     }
 
     /// Notes what is described: name → kind.
@@ -476,6 +420,27 @@ pub(crate) mod tests {
         );
     }
 
+    /// A label is a name or a word of a closed list, and the page says which.
+    #[test]
+    fn labels_are_those_of_the_page() {
+        let page = include_str!("../../../docs/metrics.md");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+        let written: BTreeSet<_> = rows
+            .filter_map(|row| row.split('|').nth(2))
+            .flat_map(|labels| labels.split(','))
+            .map(str::trim)
+            .filter(|label| !label.is_empty())
+            .collect();
+        let names = [
+            "callee", "caller", "identity", "route", "service", "subset", "version",
+        ];
+        let known: BTreeSet<_> = names.into_iter().chain(CLOSED).collect();
+        assert_eq!(
+            written, known,
+            "docs/metrics.md (left) and the code (right) differ"
+        );
+    }
+
     /// An alert on a metric that does not exist never fires.
     #[test]
     fn alerts_and_dashboards_know_only_metrics_that_exist() {
@@ -506,9 +471,11 @@ pub(crate) mod tests {
                 name.starts_with("starling_") || name.starts_with("process_"),
                 "{name}"
             );
-            // Processor time is a fraction, which the recorder's counters cannot hold.
-            let is_total = name.ends_with("_total") && name != "process_cpu_seconds_total";
-            assert_eq!(is_total, kind == "counter", "{name} is a {kind}");
+            assert_eq!(
+                name.ends_with("_total"),
+                kind == "counter",
+                "{name} is a {kind}"
+            );
         }
     }
 

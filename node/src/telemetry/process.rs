@@ -4,10 +4,11 @@
 
 use std::fs;
 
-use metrics::{Unit, describe_gauge, gauge};
+use metrics::{Unit, describe_counter, describe_gauge, gauge};
 
 const RESIDENT: &str = "process_resident_memory_bytes";
 const CPU: &str = "process_cpu_seconds_total";
+const CPU_HELP: &str = "Processor time the agent used, user and system";
 const OPEN_FDS: &str = "process_open_fds";
 const MAX_FDS: &str = "process_max_fds";
 const THREADS: &str = "process_threads";
@@ -17,11 +18,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 pub(super) fn describe() {
     describe_gauge!(RESIDENT, Unit::Bytes, "Resident memory of the agent");
-    describe_gauge!(
-        CPU,
-        Unit::Seconds,
-        "Processor time the agent used, user and system"
-    );
+    describe_counter!(CPU, Unit::Seconds, CPU_HELP);
     describe_gauge!(OPEN_FDS, "File descriptors the agent holds open");
     describe_gauge!(MAX_FDS, "File descriptors the agent may hold open");
     describe_gauge!(THREADS, "Threads of the agent");
@@ -29,13 +26,11 @@ pub(super) fn describe() {
 
 /// Takes stock; a figure that cannot be read keeps its last value.
 pub(super) fn record() {
-    // Processor time only grows, yet is a fraction: the recorder's counters hold whole numbers, its gauges do not.
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let status = read("/proc/self/status");
     let figures = [
         (RESIDENT, field(&status, "VmRSS:").map(|kib| kib * 1024.0)),
         (THREADS, field(&status, "Threads:")),
-        (CPU, cpu_seconds(&read("/proc/self/stat"))),
         (MAX_FDS, field(&read("/proc/self/limits"), "Max open files")),
         (
             OPEN_FDS,
@@ -49,6 +44,15 @@ pub(super) fn record() {
             gauge!(name).set(figure);
         }
     }
+}
+
+/// Processor time as its part of the page: a counter that is a fraction, where the recorder's hold whole numbers.
+pub(super) fn cpu() -> String {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let seconds = cpu_seconds(&stat);
+    seconds.map_or_else(String::new, |seconds| {
+        format!("# HELP {CPU} {CPU_HELP}\n# TYPE {CPU} counter\n{CPU} {seconds}\n")
+    })
 }
 
 /// The first number after `name` on its line.
@@ -86,7 +90,7 @@ mod tests {
     fn every_figure_is_there_for_this_process() {
         let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
         metrics::with_local_recorder(&recorder, record);
-        let page = recorder.handle().render();
+        let page = recorder.handle().render() + &cpu();
         for name in [RESIDENT, CPU, OPEN_FDS, MAX_FDS, THREADS] {
             let line = page.lines().find(|line| line.starts_with(name));
             let value: f64 = line

@@ -1,15 +1,15 @@
 //! The handles of all metrics of one caller and callee at one end, fetched once and used for every call.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
-use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use metrics::{Counter, Gauge, counter, gauge};
 
 use super::access::Ended;
 use super::edges::Live;
 use super::metrics as names;
+use super::outcomes::ByRoute;
 use crate::config::Protocol;
-use crate::reason::Reason;
 
 /// Which of the two agents tells of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,10 +27,7 @@ pub struct Series {
     caller: Arc<str>,
     callee: Arc<str>,
     protocol: Protocol,
-    /// By status class, then by reason; most are never used.
-    ended: [OnceLock<Counter>; ENDS],
-    /// Of HTTP only: how long a TCP connection lasts tells nothing.
-    duration: Option<Histogram>,
+    outcomes: ByRoute,
     bytes_in: Counter,
     bytes_out: Counter,
     calls_open: Gauge,
@@ -53,9 +50,6 @@ pub struct Traffic {
 /// Counts one connection with an app as open until dropped.
 #[derive(Debug)]
 pub struct Open(Arc<Series>);
-
-/// 1xx to 5xx and none, when the mesh did not fail the call; and each reason.
-const ENDS: usize = 6 + Reason::ALL.len();
 
 impl Side {
     pub fn as_str(self) -> &'static str {
@@ -91,9 +85,7 @@ impl Series {
             caller: caller.into(),
             callee: callee.into(),
             protocol,
-            ended: [const { OnceLock::new() }; ENDS],
-            duration: (protocol == Protocol::Http)
-                .then(|| histogram!(names::REQUEST_DURATION, &labels)),
+            outcomes: ByRoute::default(),
             bytes_in: traffic("in"),
             bytes_out: traffic("out"),
             calls_open: gauge!(names::CALLS_OPEN, &labels),
@@ -141,34 +133,7 @@ impl Series {
 
     pub(super) fn ended(&self, call: &Ended<'_>) {
         self.calls_open.decrement(1.0);
-        if let Some(duration) = &self.duration {
-            duration.record(call.took.as_secs_f64());
-        }
-        let (status, reason) = (call.status.map(|status| status.as_u16()), call.reason);
-        let class = status.map_or(0, |status| usize::from(status / 100)).min(5);
-        let end = reason.map_or(class, |reason| 6 + reason as usize);
-        self.ended[end]
-            .get_or_init(|| self.end_counter(class, reason))
-            .increment(1);
-    }
-
-    /// A reason goes with one status, and so with one class, except where the answer had begun: then the reason tells
-    /// more than the status, and the class is that of the reason.
-    fn end_counter(&self, class: usize, reason: Option<Reason>) -> Counter {
-        let class = reason.map_or(class, |reason| usize::from(reason.status().as_u16() / 100));
-        let mut labels = vec![
-            ("side", self.side.as_str().to_owned()),
-            ("caller", self.caller.to_string()),
-            ("callee", self.callee.to_string()),
-            ("reason", reason.map_or("", Reason::as_str).to_owned()),
-        ];
-        match self.protocol {
-            Protocol::Tcp => counter!(names::CONNECTIONS, &labels),
-            Protocol::Http => {
-                labels.push(("status", CLASSES[class].to_owned()));
-                counter!(names::REQUESTS, &labels)
-            }
-        }
+        self.outcomes.note(call);
     }
 }
 
@@ -223,5 +188,3 @@ impl std::fmt::Debug for Series {
         write!(f, "{caller}→{callee} {protocol} at the {}", side.as_str())
     }
 }
-
-const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];

@@ -117,8 +117,8 @@ impl Source for Young {
         Err("no certificate yet".into())
     }
 
-    fn metrics(&self) -> String {
-        "starling_build_info 1\n".into()
+    fn metrics(&self, format: Format) -> String {
+        format!("starling_build_info 1\n# {format:?}\n")
     }
 }
 
@@ -214,9 +214,23 @@ async fn what_is_reached_over_http_can_only_be_read() {
     let page = agent
         .send("GET /metrics HTTP/1.0\r\nhost: localhost\r\n\r\n")
         .await;
-    assert!(page.ends_with("\r\n\r\nstarling_build_info 1\n"), "{page}");
+    assert!(
+        page.ends_with("\r\n\r\nstarling_build_info 1\n# Text\n"),
+        "{page}"
+    );
     assert!(
         page.contains("version=0.0.4") && !page.contains("access-control"),
+        "{page}"
+    );
+    let accept = "accept: application/openmetrics-text;version=1.0.0,*/*;q=0.1";
+    let page = agent
+        .send(&format!(
+            "GET /metrics HTTP/1.0\r\nhost: localhost\r\n{accept}\r\n\r\n"
+        ))
+        .await;
+    assert!(
+        page.contains("application/openmetrics-text; version=1.0.0")
+            && page.ends_with("# OpenMetrics\n"),
         "{page}"
     );
     let why = agent
