@@ -1,7 +1,8 @@
 //! `starling demo`: a whole mesh on one machine, to look at and to try.
 //!
 //! Three agents run as they do in production: the same program, real TOML, a real CA, one process each. Only their
-//! addresses (127.0.0.1 to 127.0.0.3, free ports) and their directory are made up. Needs no rights and leaves nothing.
+//! addresses (127.0.0.1 to 127.0.0.3, free ports) and their directory are made up. Callers never rest, one instance is
+//! slow and one caller is denied, so that there is something to find. Needs no rights and leaves nothing.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,12 +17,16 @@ use crate::cli::client;
 pub(crate) mod app;
 mod children;
 mod directory;
+mod files;
 pub(crate) mod leash;
+mod logs;
 mod plan;
+pub(crate) mod traffic;
 mod words;
 
 use children::Children;
 use directory::Directory;
+use logs::Logs;
 use plan::Plan;
 
 /// Runs the demo until it is asked to stop. `say` prints to the operator. With `keep`, everything is written there and
@@ -68,7 +73,7 @@ async fn show(
     plan.write()?;
     plan.release_ports();
     for app in &plan.apps {
-        children.spawn_app(&app.process_name(), &app.arguments())?;
+        children.spawn_app(&app.process_name(), &plan.arguments(app))?;
     }
     for node in &plan.nodes {
         children.spawn_agent(node.name, &node.arguments())?;
@@ -77,8 +82,16 @@ async fn show(
         ready = ready(&plan) => ready?,
         ended = children.first_end() => return Err(ended.into()),
     }
+    for (name, arguments) in plan.traffic() {
+        children.spawn_app(name, &arguments)?;
+    }
     say(&words::running(&plan, directory, program))?;
-    Err(children.first_end().await.into())
+    let logs = Logs(directory.path().join("logs"));
+    let ended = tokio::select! {
+        ended = children.first_end() => ended,
+        never = logs.keep_small() => match never {},
+    };
+    Err(ended.into())
 }
 
 /// Waits until every agent is ready, knows every instance, and one call has made it through.
@@ -115,14 +128,17 @@ async fn is_ready(plan: &Plan) -> anyhow::Result<()> {
             plan.apps.len()
         );
     }
-    let answer = client::get_tcp(plan.hello, "/")
-        .await
-        .context("the first call")?;
-    ensure!(
-        answer.status == 200,
-        "the first call was answered with {}",
-        answer.status
-    );
+    for callee in ["hello", "orders"] {
+        let address = plan.call("web", callee).listen;
+        let answer = client::get_tcp(address, "/").await;
+        let status = answer
+            .with_context(|| format!("the first call of {callee}"))?
+            .status;
+        ensure!(
+            status == 200,
+            "the first call of {callee} was answered with {status}"
+        );
+    }
     Ok(())
 }
 

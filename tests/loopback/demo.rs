@@ -26,7 +26,13 @@ fn the_demo_runs_its_curl_lines_work_and_nothing_is_left() {
         },
     );
     assert!(lines.len() >= 4, "{lines:#?}");
-    let page = dashboard(&demo.log());
+    let said = demo.log();
+    let first = said.lines().filter(|line| !line.is_empty()).nth(1);
+    assert!(
+        first.is_some_and(|line| line.starts_with("Dashboard of n1: http://")),
+        "{said}"
+    );
+    let page = dashboard(&said);
     assert!(page.contains("<title>starling</title>"), "{page}");
     assert!(
         std::fs::read_dir(&temporary).expect("it is ours").count() > 0,
@@ -43,6 +49,7 @@ fn the_demo_runs_its_curl_lines_work_and_nothing_is_left() {
     for told in [
         "hello from v1",
         "hello from v2",
+        "hello from stock",
         "starling-error: denied",
         "over the mesh",
         "starling_requests_total",
@@ -52,8 +59,8 @@ fn the_demo_runs_its_curl_lines_work_and_nothing_is_left() {
 
     let children = children(demo.pid());
     assert!(
-        children.len() >= 6,
-        "three agents and three apps: {children:?}"
+        children.len() == 11,
+        "three agents, six apps and two callers: {children:?}"
     );
     demo.signal(Signal::INT);
     let status = demo.wait(Duration::from_secs(20));

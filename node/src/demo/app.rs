@@ -2,9 +2,11 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
-use http::{Request, Response, header};
+use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
@@ -14,14 +16,28 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 
-/// Answers every HTTP request with who it is, where it runs and who called. Runs until it is dropped.
-pub(crate) async fn http(listen: SocketAddr, name: &str, node: &str) -> anyhow::Result<()> {
+use crate::cli::client;
+
+/// An app that answers every HTTP request with who it is, where it runs and who called.
+#[derive(Debug)]
+pub(crate) struct Http {
+    pub(crate) name: String,
+    pub(crate) node: String,
+    /// How long it thinks before it answers.
+    pub(crate) delay: Duration,
+    /// Another service, which it asks the same for each request.
+    pub(crate) calls: Option<SocketAddr>,
+}
+
+/// Runs `app` until it is dropped.
+pub(crate) async fn http(listen: SocketAddr, app: Http) -> anyhow::Result<()> {
+    let app = Arc::new(app);
     serve(listen, |stream| {
-        let (name, node) = (name.to_owned(), node.to_owned());
+        let app = app.clone();
         async move {
             let answer = service_fn(|request| {
-                let response = answer(&request, &name, &node);
-                async { Ok::<_, Infallible>(response) }
+                let app = app.clone();
+                async move { Ok::<_, Infallible>(app.answer(request).await) }
             });
             // A caller that goes away is no matter of ours.
             let _ = http1::Builder::new()
@@ -57,29 +73,56 @@ async fn serve<F: Future<Output = ()> + Send + 'static>(
     }
 }
 
-fn answer(request: &Request<Incoming>, name: &str, node: &str) -> Response<Full<Bytes>> {
-    let text = match request.uri().path() {
-        "/healthz" => "fine\n".to_owned(),
-        _ => greeting(
-            name,
-            node,
-            request
-                .headers()
-                .get("starling-caller")
-                .and_then(|caller| caller.to_str().ok()),
-        ),
-    };
-    let mut response = Response::new(Full::new(Bytes::from(text)));
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        header::HeaderValue::from_static("text/plain"),
-    );
-    response
+impl Http {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path();
+        if path == "/healthz" {
+            return text(StatusCode::OK, "fine\n".to_owned());
+        }
+        tokio::time::sleep(self.delay).await;
+        let caller = request.headers().get("starling-caller");
+        let greeting = self.greeting(caller.and_then(|caller| caller.to_str().ok()));
+        match self.ask(path).await {
+            Ok(answered) => text(StatusCode::OK, greeting + &answered),
+            Err(why) => text(StatusCode::BAD_GATEWAY, why),
+        }
+    }
+
+    /// What the other service says, if there is one.
+    async fn ask(&self, path: &str) -> Result<String, String> {
+        let Some(address) = self.calls else {
+            return Ok(String::new());
+        };
+        match client::get_tcp(address, path).await {
+            Ok(answer) if answer.status == 200 => {
+                Ok(String::from_utf8_lossy(&answer.body).into_owned())
+            }
+            Ok(answer) => Err(format!(
+                "what {} asks answered {}\n",
+                self.name, answer.status
+            )),
+            Err(error) => Err(format!(
+                "what {} asks does not answer: {error}\n",
+                self.name
+            )),
+        }
+    }
+
+    fn greeting(&self, caller: Option<&str>) -> String {
+        let Self { name, node, .. } = self;
+        match caller {
+            Some(caller) => format!("hello from {name} on {node}, called by {caller}\n"),
+            None => {
+                format!("hello from {name} on {node}, called directly and not through the mesh\n")
+            }
+        }
+    }
 }
 
-fn greeting(name: &str, node: &str, caller: Option<&str>) -> String {
-    match caller {
-        Some(caller) => format!("hello from {name} on {node}, called by {caller}\n"),
-        None => format!("hello from {name} on {node}, called directly and not through the mesh\n"),
-    }
+fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    let plain = header::HeaderValue::from_static("text/plain");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
 }

@@ -98,8 +98,9 @@ impl Children {
         fs::create_dir_all(&self.logs)
             .with_context(|| format!("cannot make {}", self.logs.display()))?;
         let log = self.logs.join(format!("{name}.log"));
-        let output =
-            File::create(&log).with_context(|| format!("cannot make {}", log.display()))?;
+        // To its end, wherever that is: it may be cut meanwhile.
+        let output = File::options().append(true).create_new(true).open(&log);
+        let output = output.with_context(|| format!("cannot make {}", log.display()))?;
         let child = Command::new(&self.program)
             .args(arguments)
             .arg(format!("--parent={}", std::process::id()))

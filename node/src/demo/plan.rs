@@ -1,29 +1,17 @@
-//! What the demo consists of: addresses, TOML and identities.
+//! What the demo consists of: who runs where, who calls whom, and at which addresses.
 
-use std::fs::{self, DirBuilder};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use starling_gossip::{NodeName, ServiceName};
-use starling_transport::TrustDomain;
 
-use crate::ca::{Authority, LIFETIME};
-use crate::config::Config;
-use crate::state::StateDir;
-
-/// Three nodes, three apps, and the addresses at which n1's apps would call.
+/// Three nodes, their apps, and the addresses at which apps call.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) directory: PathBuf,
     pub(super) nodes: Vec<Node>,
     pub(super) apps: Vec<App>,
-    /// `hello` and `echo` as called by `web`, which they allow.
-    pub(super) hello: SocketAddr,
-    pub(super) echo: SocketAddr,
-    /// `hello` as called by `guest`, which it does not allow.
-    pub(super) denied: SocketAddr,
+    pub(super) calls: Vec<Call>,
     ports: Ports,
 }
 
@@ -32,8 +20,7 @@ pub(super) struct Node {
     pub(super) name: &'static str,
     pub(super) mesh: SocketAddr,
     pub(super) admin: SocketAddr,
-    directory: PathBuf,
-    identities: &'static [&'static str],
+    pub(super) directory: PathBuf,
 }
 
 #[derive(Debug)]
@@ -43,7 +30,28 @@ pub(super) struct App {
     /// Empty if there is only one.
     pub(super) version: &'static str,
     pub(super) address: SocketAddr,
-    kind: &'static str,
+    pub(super) kind: Kind,
+    /// The one who may call it.
+    pub(super) allow: &'static str,
+    pub(super) weight: u32,
+    delay_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Http,
+    Echo,
+}
+
+/// Where apps of a node call a service, as whom.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) node: &'static str,
+    pub(super) caller: &'static str,
+    pub(super) callee: &'static str,
+    pub(super) listen: SocketAddr,
+    /// Whether its instances take turns, be they slow or not.
+    pub(super) in_turn: bool,
 }
 
 /// Free ports, held until the processes that want them start. In between, another program could take one; then that
@@ -58,91 +66,13 @@ impl Plan {
     /// Chooses addresses. Nothing is written yet.
     pub(super) fn make(directory: &Path) -> anyhow::Result<Self> {
         let mut ports = Ports::default();
-        let mut node = |number: u8, name, identities| -> anyhow::Result<Node> {
-            let ip = host(number);
-            let directory = directory.join(name);
-            Ok(Node {
-                name,
-                mesh: ports.udp(ip)?,
-                admin: ports.tcp(ip)?,
-                directory,
-                identities,
-            })
-        };
-        let nodes = vec![
-            node(1, "n1", &["web", "guest"])?,
-            node(2, "n2", &["hello"])?,
-            node(3, "n3", &["hello", "echo"])?,
-        ];
-        let mut app = |number, node, service, version, kind| -> anyhow::Result<App> {
-            Ok(App {
-                node,
-                service,
-                version,
-                address: ports.tcp(host(number))?,
-                kind,
-            })
-        };
-        let apps = vec![
-            app(2, "n2", "hello", "v1", "http")?,
-            app(3, "n3", "hello", "v2", "http")?,
-            app(3, "n3", "echo", "", "echo")?,
-        ];
-        let (hello, echo, denied) = (
-            ports.tcp(host(1))?,
-            ports.tcp(host(1))?,
-            ports.tcp(host(1))?,
-        );
         Ok(Self {
             directory: directory.to_owned(),
-            nodes,
-            apps,
-            hello,
-            echo,
-            denied,
+            nodes: nodes(directory, &mut ports)?,
+            apps: apps(&mut ports)?,
+            calls: calls(&mut ports)?,
             ports,
         })
-    }
-
-    /// Writes what an operator would: TOML for each host, and state directories from the CA on n1.
-    pub(super) fn write(&self) -> anyhow::Result<()> {
-        let trust_domain = TrustDomain::parse(TRUST_DOMAIN).context("our own trust domain")?;
-        let mut authority = None;
-        for node in &self.nodes {
-            make_directory(&node.directory.join("services.d"))?;
-            let state = StateDir::create(&node.state())?;
-            let authority = match &mut authority {
-                Some(authority) => authority,
-                none => none.insert(Authority::init(
-                    &state,
-                    &trust_domain,
-                    &NodeName::parse(node.name)?,
-                )?),
-            };
-            let services = node
-                .identities
-                .iter()
-                .map(|name| ServiceName::parse(name))
-                .collect::<Result<Vec<_>, _>>()?;
-            authority.write_bundle(&state, &NodeName::parse(node.name)?, &services, LIFETIME)?;
-            write(&node.directory.join("starling.toml"), &self.node_toml(node))?;
-            for app in self.apps.iter().filter(|app| app.node == node.name) {
-                write(
-                    &node
-                        .directory
-                        .join(format!("services.d/{}.toml", app.service)),
-                    &app.toml(),
-                )?;
-            }
-        }
-        write(
-            &self.nodes[0].directory.join("services.d/web.toml"),
-            &self.callers_toml(),
-        )?;
-        for node in &self.nodes {
-            Config::load(&node.directory)?;
-        }
-        Ok(())
     }
 
     /// Frees the ports for those who will use them.
@@ -150,43 +80,133 @@ impl Plan {
         self.ports = Ports::default();
     }
 
-    fn node_toml(&self, node: &Node) -> String {
-        let others = self.nodes.iter().filter(|other| other.name != node.name);
-        let seeds: Vec<_> = others.map(|other| format!("\"{}\"", other.mesh)).collect();
-        format!(
-            "# Node {name}, written by `starling demo`.\n\
-             listen = \"{mesh}\"\n\
-             seeds = [{seeds}]\n\
-             state = {state}\n\
-             \n\
-             [admin]\n\
-             socket = {socket}\n\
-             listen = \"{admin}\"\n\
-             \n\
-             [limits]\n\
-             drain = \"2s\"\n",
-            name = node.name,
-            mesh = node.mesh,
-            seeds = seeds.join(", "),
-            state = quoted(&node.state()),
-            socket = quoted(&node.socket()),
-            admin = node.admin,
-        )
+    /// Where `caller` calls `callee`.
+    pub(super) fn call(&self, caller: &str, callee: &str) -> &Call {
+        let mut calls = self.calls.iter();
+        calls
+            .find(|call| (call.caller, call.callee) == (caller, callee))
+            .expect("callers and callees are those of `calls`")
     }
 
-    fn callers_toml(&self) -> String {
-        let upstream = |service: &str, listen: SocketAddr, caller: &str| {
-            format!(
-                "[[upstream]]\nservice = \"{service}\"\nlisten = \"{listen}\"\nas = \"{caller}\"\n"
-            )
-        };
-        format!(
-            "# What apps on this host call. `web` is allowed by those it calls, `guest` by nobody.\n{}\n{}\n{}",
-            upstream("hello", self.hello, "web"),
-            upstream("echo", self.echo, "web"),
-            upstream("hello", self.denied, "guest"),
-        )
+    /// The callers that never rest: what to start, by name.
+    pub(super) fn traffic(&self) -> [(&'static str, Vec<String>); 2] {
+        let at = |caller, callee| self.call(caller, callee).listen;
+        let web = [
+            format!("--http={}/", at("web", "hello")),
+            format!("--http={}/orders/17", at("web", "orders")),
+            format!("--echo={}", at("web", "echo")),
+        ];
+        let guest = [format!("--http={}/", at("guest", "hello"))];
+        [
+            ("web", traffic(WEB_EVERY_MS, web)),
+            ("guest", traffic(GUEST_EVERY_MS, guest)),
+        ]
     }
+
+    /// What `app` is started with.
+    pub(super) fn arguments(&self, app: &App) -> Vec<String> {
+        let listen = format!("--listen={}", app.address);
+        if app.kind == Kind::Echo {
+            return ["demo-app", "echo", &listen].map(str::to_owned).to_vec();
+        }
+        let name = if app.version.is_empty() {
+            app.service
+        } else {
+            app.version
+        };
+        let mut arguments = ["demo-app", "http", &listen, "--name", name]
+            .map(str::to_owned)
+            .to_vec();
+        arguments.extend([
+            format!("--node={}", app.node),
+            format!("--delay-ms={}", app.delay_ms),
+        ]);
+        let mut calls = self.calls.iter();
+        let asks = calls.find(|call| (call.node, call.caller) == (app.node, app.service));
+        arguments.extend(asks.map(|call| format!("--calls={}", call.listen)));
+        arguments
+    }
+}
+
+/// The first is the issuer.
+fn nodes(directory: &Path, ports: &mut Ports) -> anyhow::Result<Vec<Node>> {
+    let named = [(1, "n1"), (2, "n2"), (3, "n3")].into_iter();
+    let nodes = named.map(|(number, name)| {
+        Ok(Node {
+            name,
+            mesh: ports.udp(host(number))?,
+            admin: ports.tcp(host(number))?,
+            directory: directory.join(name),
+        })
+    });
+    nodes.collect()
+}
+
+fn apps(ports: &mut Ports) -> anyhow::Result<Vec<App>> {
+    let mut app = |number, node, service, allow, kind| -> anyhow::Result<App> {
+        Ok(App {
+            node,
+            service,
+            version: "",
+            address: ports.tcp(host(number))?,
+            kind,
+            allow,
+            weight: 100,
+            delay_ms: 0,
+        })
+    };
+    Ok(vec![
+        App {
+            version: "v1",
+            ..app(2, "n2", "hello", "web", Kind::Http)?
+        },
+        app(2, "n2", "orders", "web", Kind::Http)?,
+        App {
+            weight: 200,
+            ..app(2, "n2", "stock", "orders", Kind::Http)?
+        },
+        App {
+            version: "v2",
+            ..app(3, "n3", "hello", "web", Kind::Http)?
+        },
+        // The one to find.
+        App {
+            delay_ms: SLOW_MS,
+            ..app(3, "n3", "stock", "orders", Kind::Http)?
+        },
+        app(3, "n3", "echo", "web", Kind::Echo)?,
+    ])
+}
+
+fn calls(ports: &mut Ports) -> anyhow::Result<Vec<Call>> {
+    let mut call = |number, node, caller, callee| -> anyhow::Result<Call> {
+        Ok(Call {
+            node,
+            caller,
+            callee,
+            listen: ports.tcp(host(number))?,
+            in_turn: false,
+        })
+    };
+    Ok(vec![
+        call(1, "n1", "web", "hello")?,
+        call(1, "n1", "web", "orders")?,
+        call(1, "n1", "web", "echo")?,
+        // Allowed by nobody.
+        call(1, "n1", "guest", "hello")?,
+        // By the usual balancing the slow instance would hardly get a call, and there would be nothing to find.
+        Call {
+            in_turn: true,
+            ..call(2, "n2", "orders", "stock")?
+        },
+    ])
+}
+
+fn traffic<const N: usize>(every_ms: u64, targets: [String; N]) -> Vec<String> {
+    let mut arguments = vec!["demo-app".to_owned(), "traffic".to_owned()];
+    arguments.push(format!("--every-ms={every_ms}"));
+    arguments.extend(targets);
+    arguments
 }
 
 impl Node {
@@ -203,48 +223,15 @@ impl Node {
         ]
     }
 
-    fn state(&self) -> PathBuf {
+    pub(super) fn state(&self) -> PathBuf {
         self.directory.join("state")
     }
 }
 
 impl App {
-    /// For logs and messages: `hello-v1`, `echo`.
+    /// For logs and messages: `stock-n3`.
     pub(super) fn process_name(&self) -> String {
-        if self.version.is_empty() {
-            self.service.to_owned()
-        } else {
-            format!("{}-{}", self.service, self.version)
-        }
-    }
-
-    pub(super) fn arguments(&self) -> Vec<String> {
-        let listen = self.address.to_string();
-        let name = if self.version.is_empty() {
-            self.service
-        } else {
-            self.version
-        };
-        [
-            "demo-app", self.kind, "--listen", &listen, "--name", name, "--node", self.node,
-        ]
-        .map(str::to_owned)
-        .to_vec()
-    }
-
-    fn toml(&self) -> String {
-        let (name, ip, port) = (self.service, self.address.ip(), self.address.port());
-        let common = format!(
-            "[[service]]\nname = \"{name}\"\naddress = \"{ip}\"\nport = {port}\nallow = [\"web\"]\n"
-        );
-        match self.kind {
-            "http" => format!(
-                "{common}protocol = \"http\"\nlabels = {{ version = \"{}\" }}\n\
-                 health = {{ kind = \"http\", path = \"/healthz\" }}\n",
-                self.version
-            ),
-            _ => format!("{common}protocol = \"tcp\"\nhealth = {{ kind = \"tcp\" }}\n"),
-        }
+        format!("{}-{}", self.service, self.node)
     }
 }
 
@@ -271,62 +258,9 @@ fn host(number: u8) -> IpAddr {
     Ipv4Addr::new(127, 0, 0, number).into()
 }
 
-/// A path as a TOML string. JSON's escapes are TOML's.
-fn quoted(path: &Path) -> String {
-    serde_json::Value::from(path.to_string_lossy()).to_string()
-}
-
-fn make_directory(path: &Path) -> anyhow::Result<()> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.with_context(|| format!("cannot make {}", path.display()))
-}
-
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
-pub(super) const TRUST_DOMAIN: &str = "demo.example";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Protocol;
-
-    #[test]
-    fn what_is_written_is_what_an_agent_loads() {
-        let dir = tempfile::tempdir().unwrap();
-        let odd = dir.path().join("a \"quoted\" directory");
-        let plan = Plan::make(&odd).unwrap();
-        plan.write().unwrap();
-        for node in &plan.nodes {
-            let config = Config::load(&node.directory).unwrap();
-            assert_eq!(
-                (config.listen, config.admin.listen),
-                (node.mesh, node.admin)
-            );
-            assert_eq!(
-                (&config.state, &config.admin.socket),
-                (&node.state(), &node.socket())
-            );
-            assert_eq!(config.seeds.len(), 2);
-            let identities = StateDir::open(&node.state()).unwrap().identities().unwrap();
-            assert_eq!(identities.node.id().node_name(), Some(node.name));
-            for name in config.services.iter().map(|service| &service.name) {
-                assert!(identities.service(name.as_str()).is_some(), "{name}");
-            }
-            for name in config.upstreams.iter().map(|upstream| &upstream.caller) {
-                assert!(identities.service(name.as_str()).is_some(), "{name}");
-            }
-        }
-        let n3 = Config::load(&plan.nodes[2].directory).unwrap();
-        let protocols: Vec<_> = n3
-            .services
-            .iter()
-            .map(|service| (service.name.as_str(), service.protocol))
-            .collect();
-        assert_eq!(
-            protocols,
-            [("echo", Protocol::Tcp), ("hello", Protocol::Http)]
-        );
-    }
-}
+/// Three callees four times a second each, one of which asks a fourth, and a guest: 17 calls a second at most, which a
+/// laptop does not notice.
+const WEB_EVERY_MS: u64 = 250;
+const GUEST_EVERY_MS: u64 = 1000;
+/// Slow enough to stand out, and quick enough that nobody gives up.
+pub(super) const SLOW_MS: u64 = 300;

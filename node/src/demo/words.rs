@@ -3,19 +3,13 @@
 use std::path::Path;
 
 use super::directory::Directory;
-use super::plan::{App, Node, Plan};
+use super::plan::{App, Node, Plan, SLOW_MS};
 
-/// What runs, and lines to try.
+/// Where to look first, what there is to find, and lines to try.
 pub(super) fn running(plan: &Plan, directory: &Directory, program: &Path) -> String {
-    let Plan {
-        nodes,
-        hello,
-        echo,
-        denied,
-        ..
-    } = plan;
     let program = quoted(program);
-    let (admin, socket) = (nodes[0].admin, quoted(&nodes[0].socket()));
+    let at = |caller, callee| plan.call(caller, callee).listen;
+    let (admin, socket) = (plan.nodes[0].admin, quoted(&plan.nodes[0].socket()));
     let fate = if directory.is_kept() {
         "kept at the end"
     } else {
@@ -23,11 +17,18 @@ pub(super) fn running(plan: &Plan, directory: &Directory, program: &Path) -> Str
     };
     format!(
         "\nDashboard of n1: http://{admin}/\n\n\
+         Some 17 calls a second go through this mesh. To find:\n\n  \
+         - orders takes {slow} ms for every third call of web. Whose fault is it?\n    \
+         docs/find-a-slow-service.md\n  \
+         - guest is refused, once a second. By whom, and why?\n    \
+         docs/why-refused.md\n\n\
          {table}\n\n\
-         Their TOML, keys and logs: {dir} ({fate})\n\n\
+         Their TOML, keys and logs: {dir} ({fate}); addresses for a shell: {env}\n\n\
          Try, in another terminal:\n\n  \
          # web calls hello through the mesh: v1 and v2 both answer\n  \
          for i in 1 2 3 4; do curl -s http://{hello}/; done\n\n  \
+         # web calls orders, which asks stock\n  \
+         curl -s http://{orders}/orders/17\n\n  \
          # guest calls hello, which does not allow it: see starling-error\n  \
          curl -i http://{denied}/\n\n  \
          # web calls echo, plain TCP through the same mesh\n  \
@@ -37,8 +38,14 @@ pub(super) fn running(plan: &Plan, directory: &Directory, program: &Path) -> Str
          {program} services --socket {socket}\n  \
          curl -s http://{admin}/metrics | grep ^starling_\n\n\
          Ctrl-C ends it.",
+        slow = SLOW_MS,
         table = table(plan),
         dir = directory.path().display(),
+        env = directory.path().join("env").display(),
+        hello = at("web", "hello"),
+        orders = at("web", "orders"),
+        denied = at("guest", "hello"),
+        echo = at("web", "echo"),
     )
 }
 
@@ -75,7 +82,7 @@ fn apps(node: &Node, apps: &[App]) -> String {
         })
         .collect();
     if names.is_empty() {
-        "you, calling as web or as guest".to_owned()
+        "web and guest, who only call".to_owned()
     } else {
         names.join(", ")
     }
