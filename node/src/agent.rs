@@ -39,6 +39,7 @@ use crate::notify::Notifier;
 use crate::plaintext;
 use crate::renewal::{self, Renewer};
 use crate::state::StateDir;
+use crate::survey::Survey;
 use crate::telemetry::log::Level;
 use crate::telemetry::{Recorder, metrics};
 
@@ -168,6 +169,7 @@ impl Agent {
         background.spawn(take_sessions(host.clone(), endpoint.clone(), courier, h3));
         background.spawn(host.clone().follow_catalogue());
         background.spawn(host.edges.clone().keep());
+        background.spawn(Survey::keep(host.clone()));
         background.spawn(memory::give_back(host.clone()));
         background.spawn(plaintext::follow(host.clone()));
         let mut listeners = Listeners::new(host.clone());

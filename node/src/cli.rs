@@ -24,6 +24,7 @@ mod delete;
 mod demo;
 mod diff;
 mod doubts;
+mod edges;
 mod explain;
 mod get;
 mod history;
@@ -43,6 +44,7 @@ mod sign;
 mod starter;
 mod status;
 mod table;
+mod units;
 mod validate;
 
 /// A service mesh with no control plane: one agent per host.
@@ -71,6 +73,7 @@ enum Command {
     Status(status::Status),
     Nodes(nodes::Nodes),
     Services(services::Services),
+    Edges(edges::Edges),
     Routes(routes::Routes),
     Explain(explain::Explain),
     #[command(hide = true)]
@@ -125,6 +128,7 @@ impl Command {
             Self::Status(command) => command.run(),
             Self::Nodes(command) => command.run(),
             Self::Services(command) => command.run(),
+            Self::Edges(command) => command.run(),
             Self::Routes(command) => command.run(),
             Self::Explain(command) => command.run(),
             Self::Judge(command) => command.run(),

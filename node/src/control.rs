@@ -22,6 +22,7 @@ use crate::agent::{explain, policies};
 use crate::body::{Body, BoxError, full};
 use crate::host::Host;
 use crate::issuer;
+use crate::survey;
 
 pub use client::{Client, ControlError};
 
@@ -32,6 +33,7 @@ pub fn handlers() -> Vec<Handler> {
         Handler::new("/v1/redeem", Who::Node, issuer::redeem),
         Handler::new("/v1/spent", Who::Node, issuer::spent),
         policies::handler(),
+        survey::handler(),
     ];
     own.into_iter().chain(explain::handlers()).collect()
 }

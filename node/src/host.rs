@@ -22,6 +22,7 @@ use crate::plaintext::Plaintext;
 use crate::policy::Policy;
 use crate::renewal::Trouble;
 use crate::route::{Route, Table};
+use crate::survey::Survey;
 use crate::telemetry::edges::Edges;
 use crate::telemetry::metrics;
 use crate::telemetry::series::{Series, Side};
@@ -66,6 +67,8 @@ pub struct Host {
     pub(crate) peak: Peak,
     /// The last hour of calls.
     pub edges: Arc<Edges>,
+    /// What other nodes say of theirs, while somebody looks.
+    pub survey: Survey,
     /// Copies of requests that may be under way.
     pub mirrors: Arc<Semaphore>,
     /// Cancelled when no new call may begin.
@@ -131,6 +134,7 @@ impl Host {
             control: parts.control,
             routes: ArcSwap::from_pointee(Table::default().with_local(&parts.config.routes)),
             edges: Arc::default(),
+            survey: Survey::default(),
             mirrors: Arc::new(Semaphore::new(MIRRORS_MAX)),
             issuer: ArcSwapOption::empty(),
             renewal_trouble: ArcSwapOption::empty(),

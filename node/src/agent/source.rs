@@ -228,11 +228,11 @@ impl Source for View {
     }
 
     fn edges(&self, window: Window) -> view::Edges {
-        survey::known(&self.host, window)
+        survey::watched(&self.host, window)
     }
 
     fn survey(&self, window: Window) -> BoxFuture<'static, view::Edges> {
-        Box::pin(std::future::ready(self.edges(window)))
+        Box::pin(survey::asked(self.host.clone(), window))
     }
 
     fn documents(&self) -> Vec<view::Document> {

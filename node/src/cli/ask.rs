@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{block_on, client, out};
@@ -74,6 +75,23 @@ impl Ask {
             return Ok(());
         }
         out::say(&render(&self.answer(path)?))?;
+        Ok(())
+    }
+
+    /// The same of a part of the answer. JSON is made anew, of what this version knows.
+    pub(super) fn print_part<T: DeserializeOwned + Serialize>(
+        &self,
+        path: &str,
+        keep: impl FnOnce(&mut T),
+        render: fn(&T) -> String,
+    ) -> anyhow::Result<()> {
+        let mut answer: T = self.answer(path)?;
+        keep(&mut answer);
+        if self.json {
+            out::say(&serde_json::to_string(&answer)?)?;
+        } else {
+            out::say(&render(&answer))?;
+        }
         Ok(())
     }
 

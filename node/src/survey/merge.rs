@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Seen;
 use crate::admin::view::{self, End, Signals};
 use crate::reason::Reason;
 use crate::telemetry::edges::sketch::{self, Sketch};
-use crate::telemetry::edges::{SeenEdge, Tally, Window};
+use crate::telemetry::edges::{Seen, SeenEdge, Tally, Window};
 use crate::telemetry::series::Side;
 
 /// What one node says of its edges.
@@ -29,6 +28,8 @@ pub(super) struct Said {
 pub(super) enum Source {
     /// It is this node.
     Live,
+    /// It answered us.
+    Asked,
 }
 
 /// Calls of several nodes.
@@ -40,10 +41,19 @@ struct Sum {
     open: u64,
 }
 
+/// What the agents at one end say.
+#[derive(Default)]
+struct Half {
+    /// Those whose word is about this window.
+    timely: Option<Sum>,
+    /// Those that were last heard of before it began.
+    late: Option<Sum>,
+}
+
 #[derive(Default)]
 struct Merged {
-    caller_side: Option<Sum>,
-    callee_side: Option<Sum>,
+    caller_side: Half,
+    callee_side: Half,
     ends: Vec<End>,
 }
 
@@ -54,7 +64,7 @@ pub(super) fn merged(window: Window, said: &[Said]) -> Vec<view::Edge> {
         for edge in &said.seen.edges {
             let key = &edge.key;
             let name = (&*key.caller, &*key.callee, key.protocol.as_str());
-            edges.entry(name).or_default().add(said, edge);
+            edges.entry(name).or_default().add(said, edge, window);
         }
     }
     let edges = edges.into_iter();
@@ -64,20 +74,26 @@ pub(super) fn merged(window: Window, said: &[Said]) -> Vec<view::Edge> {
             callee: callee.to_owned(),
             protocol: protocol.to_owned(),
             window_s: window.seconds(),
-            caller_side: merged.caller_side.map(Sum::signals),
-            callee_side: merged.callee_side.map(Sum::signals),
+            caller_side: merged.caller_side.signals(),
+            callee_side: merged.callee_side.signals(),
             ends: merged.ends,
         })
         .collect()
 }
 
 impl Merged {
-    fn add(&mut self, said: &Said, edge: &SeenEdge) {
-        let side = match edge.key.side {
+    fn add(&mut self, said: &Said, edge: &SeenEdge, window: Window) {
+        let half = match edge.key.side {
             Side::Caller => &mut self.caller_side,
             Side::Callee => &mut self.callee_side,
         };
-        side.get_or_insert_default().add(said, edge);
+        let is_timely = said.age.as_secs() <= window.seconds();
+        let sum = if is_timely {
+            &mut half.timely
+        } else {
+            &mut half.late
+        };
+        sum.get_or_insert_default().add(said, edge);
         let mut alone = Sum::default();
         alone.add(said, edge);
         let thinned = edge.is_thinned.then(|| THINNED.to_owned());
@@ -93,11 +109,19 @@ impl Merged {
     }
 }
 
+impl Half {
+    /// What is older than the window counts only where there is nothing else: better old than nothing, as its age is told.
+    fn signals(self) -> Option<Signals> {
+        self.timely.or(self.late).map(Sum::signals)
+    }
+}
+
 impl Sum {
     fn add(&mut self, said: &Said, edge: &SeenEdge) {
         self.tally.add(&edge.tally);
         self.open = self.open.saturating_add(edge.open);
-        self.rate += rate(edge.tally.calls, said.seen.lasted);
+        // An agent that has just begun has not seen a second of anything.
+        self.rate += edge.tally.calls as f64 / said.seen.lasted.as_secs_f64().max(1.0);
         if !edge.latency.is_empty() {
             let sketch = self.latency.get_or_insert_default();
             // Answers of other nodes are checked as they come.
@@ -112,7 +136,7 @@ impl Sum {
             calls: self.tally.calls,
             failed: self.tally.failed,
             denied: self.tally.denied,
-            rate: self.rate,
+            rate: (self.rate * 1000.0).round() / 1000.0,
             p50_us: part(0.5),
             p90_us: part(0.9),
             p99_us: part(0.99),
@@ -129,15 +153,9 @@ impl Source {
     fn as_str(self) -> &'static str {
         match self {
             Self::Live => "live",
+            Self::Asked => "asked",
         }
     }
-}
-
-/// Calls per second, to a thousandth.
-fn rate(calls: u64, lasted: Duration) -> f64 {
-    // An agent that has just begun has not seen a second of anything.
-    let rate = calls as f64 / lasted.as_secs_f64().max(1.0);
-    (rate * 1000.0).round() / 1000.0
 }
 
 fn top_reasons(reasons: &BTreeMap<Reason, u64>) -> BTreeMap<String, u64> {
@@ -152,3 +170,122 @@ fn top_reasons(reasons: &BTreeMap<Reason, u64>) -> BTreeMap<String, u64> {
 const REASONS_SHOWN: usize = 5;
 
 const THINNED: &str = "latencies of older calls were dropped for want of memory";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Protocol;
+    use crate::telemetry::edges::Key;
+    use crate::telemetry::edges::sketch::Packed;
+
+    fn edge(side: Side, calls: u64, micros: u64) -> SeenEdge {
+        let mut latency = Sketch::default();
+        latency.add_calls(micros, calls);
+        SeenEdge {
+            key: Key {
+                side,
+                caller: "web".into(),
+                callee: "orders".into(),
+                protocol: Protocol::Http,
+            },
+            tally: Tally {
+                calls,
+                failed: 1,
+                reasons: [(Reason::Timeout, 1)].into(),
+                ..Tally::default()
+            },
+            latency: latency.pack(),
+            is_thinned: false,
+            open: 2,
+        }
+    }
+
+    fn said(node: &str, age_s: u64, edges: Vec<SeenEdge>) -> Said {
+        Said {
+            node: node.to_owned(),
+            zone: "rack-1".to_owned(),
+            age: Duration::from_secs(age_s),
+            source: Source::Asked,
+            note: None,
+            seen: Arc::new(Seen {
+                lasted: Duration::from_secs(60),
+                edges,
+            }),
+        }
+    }
+
+    #[test]
+    fn ends_of_several_nodes_add_up() {
+        let all = [
+            said("n1", 0, vec![edge(Side::Caller, 60, 1_000)]),
+            said("n2", 1, vec![edge(Side::Callee, 30, 500)]),
+            said(
+                "n3",
+                2,
+                vec![
+                    edge(Side::Caller, 540, 9_000),
+                    edge(Side::Callee, 30, 8_000),
+                ],
+            ),
+        ];
+        let merged = merged(Window::Minute, &all);
+        assert_eq!(merged.len(), 1);
+        let caller = merged[0].caller_side.as_ref().unwrap();
+        assert_eq!((caller.calls, caller.failed, caller.open), (600, 2, 4));
+        assert_eq!((caller.rate, caller.reasons["timeout"]), (10.0, 2));
+        let near = |told: Option<u64>, exact: f64| {
+            let told = told.unwrap() as f64;
+            assert!(
+                (told - exact).abs() <= exact * caller.error,
+                "{told} for {exact}"
+            );
+        };
+        near(caller.p50_us, 9_000.0);
+        let callee = merged[0].callee_side.as_ref().unwrap();
+        near(callee.p50_us, 500.0);
+        near(callee.p99_us, 8_000.0);
+        let ends = merged[0].ends.iter();
+        let ends: Vec<_> = ends
+            .map(|end| (&*end.node, &*end.side, end.signals.calls))
+            .collect();
+        let expected = [
+            ("n1", "caller", 60),
+            ("n2", "callee", 30),
+            ("n3", "caller", 540),
+            ("n3", "callee", 30),
+        ];
+        assert_eq!(ends, expected);
+    }
+
+    #[test]
+    fn what_is_old_is_shown_but_counts_only_where_there_is_nothing_else() {
+        let old = said("n2", 61, vec![edge(Side::Caller, 30, 500)]);
+        let alone = merged(Window::Minute, std::slice::from_ref(&old));
+        assert_eq!(alone[0].caller_side.as_ref().unwrap().calls, 30);
+        let both = merged(
+            Window::Minute,
+            &[said("n1", 0, vec![edge(Side::Caller, 5, 1)]), old],
+        );
+        assert_eq!(both[0].caller_side.as_ref().unwrap().calls, 5);
+        assert_eq!((both[0].ends.len(), both[0].ends[1].age_s), (2, 61));
+    }
+
+    #[test]
+    fn tcp_has_no_percentiles() {
+        let mut one = edge(Side::Caller, 3, 5);
+        one.latency = Packed::default();
+        let merged = merged(Window::Hour, &[said("n1", 0, vec![one])]);
+        let signals = merged[0].caller_side.as_ref().unwrap();
+        assert_eq!((signals.p50_us, signals.p99_us), (None, None));
+    }
+
+    #[test]
+    fn an_answer_that_claims_the_most_overflows_nothing() {
+        let mut most = edge(Side::Caller, 1, 5);
+        most.tally.calls = u64::MAX;
+        most.open = u64::MAX;
+        let all = [said("n1", 0, vec![most.clone()]), said("n2", 0, vec![most])];
+        let merged = merged(Window::Minute, &all);
+        assert_eq!(merged[0].caller_side.as_ref().unwrap().calls, u64::MAX);
+    }
+}

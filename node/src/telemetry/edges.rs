@@ -164,3 +164,103 @@ const FRAME: Duration = Duration::from_secs(10);
 /// What the history may take. 256 edges whose times spread over a factor of ten, all busy for the whole hour, take 2 MiB;
 /// past it the oldest times go.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::{Method, StatusCode};
+
+    use super::*;
+    use crate::reason::Reason;
+    use crate::telemetry::access::AccessLine;
+    use crate::telemetry::series::Series;
+
+    /// The end of a request, as its access line tells it.
+    fn request(edges: &Edges, caller: &str, status: u16, reason: Option<Reason>) {
+        let live = edges.live(Side::Caller, caller, "orders", Protocol::Http);
+        let series = Series::new(Side::Caller, caller, "orders", Protocol::Http, live);
+        let mut line = AccessLine::request(&series, &Method::GET, "/");
+        line.traffic().add_in(10);
+        line.traffic().add_out(100);
+        line.set_status(StatusCode::from_u16(status).unwrap());
+        if let Some(reason) = reason {
+            line.fail(reason);
+        }
+        line.finish();
+    }
+
+    fn of<'s>(seen: &'s Seen, caller: &str) -> &'s SeenEdge {
+        let mut edges = seen.edges.iter();
+        edges.find(|edge| &*edge.key.caller == caller).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_are_seen_at_once_and_for_an_hour() {
+        let edges = Arc::new(Edges::default());
+        let kept = tokio::spawn(edges.clone().keep());
+        request(&edges, "web", 200, None);
+        request(&edges, "web", 404, None);
+        request(&edges, "web", 500, None);
+        request(&edges, "web", 502, Some(Reason::ConnectFailed));
+        request(&edges, "web", 403, Some(Reason::Denied));
+        request(&edges, "web", 499, Some(Reason::CallerGone));
+        for (waited, window) in [
+            (0, Window::Minute),
+            (55, Window::TenMinutes),
+            (3400, Window::Hour),
+        ] {
+            tokio::time::sleep(Duration::from_secs(waited)).await;
+            let seen = edges.seen(window);
+            let web = of(&seen, "web");
+            let tally = &web.tally;
+            assert_eq!(
+                (tally.calls, tally.failed, tally.denied),
+                (6, 2, 1),
+                "{window:?}"
+            );
+            assert_eq!((tally.bytes_in, tally.bytes_out, web.open), (60, 600, 0));
+            let reasons = [Reason::ConnectFailed, Reason::Denied, Reason::CallerGone];
+            assert_eq!(tally.reasons, reasons.map(|reason| (reason, 1)).into());
+            assert!(!web.latency.is_empty());
+        }
+        tokio::time::sleep(Duration::from_secs(500)).await;
+        assert!(edges.seen(Window::Hour).edges.is_empty());
+        kept.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_under_way_is_an_edge_too() {
+        let edges = Edges::default();
+        let live = edges.live(Side::Callee, "web", "db", Protocol::Tcp);
+        let series = Series::new(Side::Callee, "web", "db", Protocol::Tcp, live);
+        let line = AccessLine::connection(&series);
+        line.traffic().add_out(7);
+        let seen = edges.seen(Window::Minute);
+        let web = of(&seen, "web");
+        assert_eq!((web.open, web.tally.calls, web.tally.bytes_out), (1, 0, 7));
+        line.finish();
+        let seen = edges.seen(Window::Minute);
+        let web = of(&seen, "web");
+        assert_eq!((web.open, web.tally.calls), (0, 1));
+        assert!(
+            web.latency.is_empty(),
+            "how long a connection lasts tells nothing"
+        );
+    }
+
+    #[test]
+    fn too_many_edges_share_one() {
+        let edges = Edges::default();
+        for nth in 0..2 * EDGES_MAX {
+            request(&edges, &format!("caller-{nth}"), 200, None);
+        }
+        let seen = edges.seen(Window::Minute);
+        assert!(seen.edges.len() <= EDGES_MAX);
+        let calls: u64 = seen.edges.iter().map(|edge| edge.tally.calls).sum();
+        assert_eq!(calls, 2 * EDGES_MAX as u64);
+        let other = of(&seen, OTHER);
+        assert_eq!(&*other.key.callee, OTHER);
+        assert!(other.tally.calls > EDGES_MAX as u64);
+    }
+}

@@ -219,3 +219,97 @@ const FIVES: usize = 12;
 
 /// What an edge takes in a frame, its place in the map and some reasons included, without the times.
 const EDGE_BYTES: usize = 160;
+
+#[cfg(test)]
+mod tests {
+    use super::super::sketch::Gauge;
+    use super::*;
+
+    const TEN: Duration = Duration::from_secs(10);
+
+    /// One call that took so many microseconds.
+    fn call(micros: u64) -> Closed {
+        let gauge = Gauge::default();
+        gauge.record(micros);
+        Closed {
+            tally: Tally {
+                calls: 1,
+                ..Tally::default()
+            },
+            latency: gauge.drain(),
+            is_thinned: false,
+        }
+    }
+
+    fn sum(history: &History, edge: u16, window: Window) -> Sum {
+        let mut sum = Sum::default();
+        history.add_to(&mut sum, edge, window);
+        sum
+    }
+
+    #[test]
+    fn windows_hold_their_time_and_no_more_than_their_finest_part() {
+        let mut history = History::default();
+        for nth in 1..=500u64 {
+            assert_eq!(
+                history.push(TEN, [(7, call(nth))].into_iter(), usize::MAX),
+                0
+            );
+            let seconds = nth * 10;
+            for window in Window::ALL {
+                let calls = sum(&history, 7, window).tally.calls;
+                let lasted = history.lasted(window).as_secs();
+                let wanted = window.seconds();
+                assert_eq!(calls * 10, lasted, "{nth} {window:?}");
+                assert!(
+                    lasted >= wanted.min(seconds),
+                    "{nth} {window:?}: {lasted} s"
+                );
+                assert!(lasted < wanted + 300, "{nth} {window:?}: {lasted} s");
+            }
+        }
+        assert_eq!(sum(&history, 8, Window::Hour).tally, Tally::default());
+    }
+
+    #[test]
+    fn what_is_coarser_adds_up_the_same() {
+        let mut history = History::default();
+        // 310 seconds: five minutes in one frame, and ten seconds.
+        for nth in 0..31 {
+            history.push(TEN, [(1, call(1_000 * (nth + 1)))].into_iter(), usize::MAX);
+        }
+        let hour = sum(&history, 1, Window::Hour);
+        assert_eq!((history.fives.len(), hour.tally.calls), (1, 31));
+        let p50 = hour.latency.unwrap().quantile(0.5).unwrap();
+        assert!((15_700..16_300).contains(&p50), "{p50}");
+    }
+
+    #[test]
+    fn idle_edges_take_nothing() {
+        let mut history = History::default();
+        history.push(TEN, (0..200).map(|edge| (edge, Closed::default())), 0);
+        assert_eq!(history.bytes(), 0);
+    }
+
+    #[test]
+    fn the_oldest_times_go_first_and_their_calls_stay() {
+        let mut history = History::default();
+        for nth in 0..400 {
+            history.push(TEN, [(1, call(1 << (nth % 20)))].into_iter(), usize::MAX);
+        }
+        let most = history.bytes() - 20;
+        assert!(history.push(TEN, [(1, call(1))].into_iter(), most) > 0);
+        assert!(history.bytes() <= most);
+        let (minute, hour) = (
+            sum(&history, 1, Window::Minute),
+            sum(&history, 1, Window::Hour),
+        );
+        assert!(!minute.is_thinned && hour.is_thinned);
+        assert_eq!(
+            hour.tally.calls * 10,
+            history.lasted(Window::Hour).as_secs()
+        );
+        assert!(history.push(TEN, [].into_iter(), 0) > 0);
+        assert!(sum(&history, 1, Window::Hour).latency.is_none());
+    }
+}

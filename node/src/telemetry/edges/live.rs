@@ -55,10 +55,13 @@ impl Live {
             let micros = u64::try_from(call.took.as_micros()).unwrap_or(u64::MAX);
             self.latency.get_or_init(Gauge::default).record(micros);
         }
-        match Outcome::of(call) {
-            Outcome::Fine => {}
-            Outcome::Failed => drop(self.failed.fetch_add(1, Ordering::Relaxed)),
-            Outcome::Denied => drop(self.denied.fetch_add(1, Ordering::Relaxed)),
+        let also = match Outcome::of(call) {
+            Outcome::Fine => None,
+            Outcome::Failed => Some(&self.failed),
+            Outcome::Denied => Some(&self.denied),
+        };
+        if let Some(also) = also {
+            also.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(reason) = call.reason {
             self.reasons[reason as usize].fetch_add(1, Ordering::Relaxed);
