@@ -24,6 +24,7 @@ use starling_transport::{
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Door, Socket};
@@ -40,6 +41,7 @@ use crate::plaintext;
 use crate::renewal::{self, Renewer};
 use crate::state::StateDir;
 use crate::survey::Survey;
+use crate::telemetry::access;
 use crate::telemetry::log::Level;
 use crate::telemetry::{Recorder, metrics};
 
@@ -152,6 +154,7 @@ impl Agent {
         };
         let pool = Pool::new(endpoint.clone(), h3.clone(), config.limits.connect);
         let doors = config.admin.clone();
+        access::configure(config.log.access);
         let facts = Facts::new(recorder, directory.clone(), advertise);
         let host = Host::new(Parts {
             node: node_id.node_name().unwrap_or_default().parse()?,
@@ -161,6 +164,7 @@ impl Agent {
             pool,
             control: Control::new(control::handlers()),
         });
+        host.traces.configure(&host.config.load().trace);
         // What operators said is in force before anybody is served.
         let keeper = Keeper::start(&state, &host.membership, kinds::consumers(&host)).await;
         let over = CancellationToken::new();
@@ -231,6 +235,7 @@ impl Agent {
             tracing::warn!(%error, "draining without a word to the others");
         }
         tokio::time::sleep(NOTICE).await;
+        let grace_ends = Instant::now() + config.limits.drain;
         self.host.drain.cancel();
         self.host.tasks.close();
         if tokio::time::timeout(config.limits.drain, self.host.tasks.wait())
@@ -241,6 +246,11 @@ impl Agent {
             self.host.stop.cancel();
             self.host.tasks.wait().await;
         }
+        let left = grace_ends.saturating_duration_since(Instant::now());
+        self.host
+            .traces
+            .close(left.clamp(FLUSH_TIME_MIN, FLUSH_TIME_MAX))
+            .await;
         self.host.membership.leave().await;
         self.over.cancel();
         self.background.abort_all();
@@ -387,6 +397,11 @@ const CONNECTIONS_MAX: usize = 4096;
 
 /// How long others get to hear that we drain before we refuse anything: a rumour takes some 100 ms to go round a cell.
 const NOTICE: Duration = Duration::from_millis(300);
+
+/// How long the last spans may take to a collector: of the grace what is left, but so much that a collector that is well
+/// gets them, and no more than one that is not deserves.
+const FLUSH_TIME_MIN: Duration = Duration::from_millis(500);
+const FLUSH_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// How long the peers get to acknowledge that we close.
 const CLOSE_BUDGET: Duration = Duration::from_secs(1);

@@ -201,8 +201,11 @@ where
         match &mut polled {
             Some(Ok(frame)) => {
                 let bytes = clean(frame);
-                if let Some(call) = &self.call {
+                if let Some(call) = &mut self.call {
                     call.line.traffic().add_out(bytes);
+                    if let Some(trailers) = frame.trailers_ref() {
+                        call.line.note(trailers);
+                    }
                 }
                 self.end_if_done();
             }

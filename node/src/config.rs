@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod access;
 mod admin;
 mod calls;
 mod check;
@@ -23,11 +24,13 @@ mod raw;
 pub mod revocation;
 pub mod route;
 mod service;
+mod trace;
 mod upstream;
 mod whole;
 
 use crate::route::Route;
 
+pub use access::AccessLog;
 pub use admin::{Admin, Log, LogFormat, SOCKET};
 pub use calls::{
     Algorithm, Balance, Budget, CallLimits, CallOverrides, CallSettings, Condition, Conditions,
@@ -41,6 +44,7 @@ pub use policy::Mode;
 pub use problems::{Problem, Problems, Warning};
 pub(crate) use service::AUTO;
 pub use service::{HttpVersion, Protocol, Service};
+pub use trace::{Collector, ExportProtocol, Trace};
 pub use upstream::Upstream;
 
 /// One host's settings.
@@ -59,6 +63,7 @@ pub struct Config {
     pub state: PathBuf,
     pub admin: Admin,
     pub log: Log,
+    pub trace: Trace,
     pub limits: Limits,
     /// What happens to calls that nothing allows, unless something nearer says otherwise. Reloadable.
     pub mode: Option<policy::Set>,
@@ -84,6 +89,7 @@ impl Default for Config {
             state: PathBuf::from(STATE),
             admin: Admin::default(),
             log: Log::default(),
+            trace: Trace::default(),
             limits: Limits::default(),
             mode: None,
             groups: policy::Groups::new(),

@@ -68,8 +68,31 @@ impl Tongue {
     }
 }
 
+/// The status that an answer's fields or trailers tell, if they do.
+pub fn told_status(fields: &HeaderMap) -> Option<u16> {
+    fields.get(STATUS)?.to_str().ok()?.parse().ok()
+}
+
+/// The name of a status; whoever reads a number that has none takes it for unknown.
+pub fn name(status: u16) -> &'static str {
+    NAMES.get(usize::from(status)).unwrap_or(&"UNKNOWN")
+}
+
+/// Whether a status tells of the server's fault, not of its caller's.
+pub fn is_servers_fault(status: u16) -> bool {
+    [
+        "UNKNOWN",
+        "DEADLINE_EXCEEDED",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+    ]
+    .contains(&name(status))
+}
+
 /// The status of gRPC for a reason of ours: by its HTTP status, but where gRPC has a better word.
-fn status(reason: Reason) -> u16 {
+pub fn status(reason: Reason) -> u16 {
     if reason == Reason::Overloaded {
         return RESOURCE_EXHAUSTED;
     }
@@ -141,6 +164,27 @@ fn trailers(reason: Reason) -> HeaderMap {
 const GRPC: &[u8] = b"application/grpc";
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// By number.
+const NAMES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
 
 const RESOURCE_EXHAUSTED: u16 = 8;
 const UNAVAILABLE: u16 = 14;

@@ -19,7 +19,7 @@ use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 use crate::reason::{self, Reason};
-use crate::telemetry::trace::{self, TraceId};
+use crate::telemetry::trace;
 
 /// Who called: the caller's SPIFFE ID, set by the callee's agent for its app.
 pub const CALLER: HeaderName = HeaderName::from_static("starling-caller");
@@ -31,7 +31,7 @@ pub const HOPS: HeaderName = HeaderName::from_static("starling-hops");
 /// Caller's agent: turns an app's request into one for the mesh, with its authority in the URI and nowhere else. The field
 /// `upgrade` is left only if the request asks for an upgrade that the mesh carries.
 /// `service` stands in for the host that HTTP/1.0 may leave out.
-pub fn request_from_app(head: &mut request::Parts, service: &str) -> Result<TraceId, Reason> {
+pub fn request_from_app(head: &mut request::Parts, service: &str) -> Result<(), Reason> {
     if head.method == Method::CONNECT {
         return Err(Reason::NotSupported);
     }
@@ -53,13 +53,12 @@ pub fn request_from_app(head: &mut request::Parts, service: &str) -> Result<Trac
         head.headers.insert(UPGRADE, protocol);
     }
     set_uri(head, Some((Scheme::HTTPS, authority)))?;
-    encode_path(head)?;
-    Ok(trace::ensure(&mut head.headers, &mut fastrand::Rng::new()))
+    encode_path(head)
 }
 
 /// Callee's agent: turns a peer's request into one for the app, and tells the app who called. `caller` is the
 /// identity that the peer's certificate proved. The field `upgrade` stays: peers cannot send it but by asking for one.
-pub fn request_from_peer(head: &mut request::Parts, caller: &str) -> Result<TraceId, Reason> {
+pub fn request_from_peer(head: &mut request::Parts, caller: &str) -> Result<(), Reason> {
     let authority = authority(head)?.ok_or(Reason::BadRequest)?;
     let hops = hops(&head.headers).min(HOPS_MAX);
     let upgrade = head.headers.remove(UPGRADE);
@@ -70,7 +69,7 @@ pub fn request_from_peer(head: &mut request::Parts, caller: &str) -> Result<Trac
     set_uri(head, Some((Scheme::HTTP, authority)))?;
     let caller = HeaderValue::from_str(caller).map_err(|_invalid| Reason::Internal)?;
     head.headers.insert(CALLER, caller);
-    Ok(trace::ensure(&mut head.headers, &mut fastrand::Rng::new()))
+    Ok(())
 }
 
 /// Callee's agent: the form HTTP/1.1 wants of a request cleaned by [`request_from_peer`]: `Host`, a bare path,

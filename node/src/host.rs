@@ -25,7 +25,9 @@ use crate::route::{Route, Table};
 use crate::survey::Survey;
 use crate::telemetry::edges::Edges;
 use crate::telemetry::metrics;
+use crate::telemetry::otlp::Place;
 use crate::telemetry::series::{Series, Side};
+use crate::telemetry::trace::Traces;
 
 /// Shared by all tasks that carry calls.
 #[derive(Debug)]
@@ -71,6 +73,8 @@ pub struct Host {
     pub survey: Survey,
     /// Copies of requests that may be under way.
     pub mirrors: Arc<Semaphore>,
+    /// Where spans go.
+    pub traces: Traces,
     /// Cancelled when no new call may begin.
     pub drain: CancellationToken,
     /// Cancelled when what is left of the calls is cut off.
@@ -120,6 +124,10 @@ impl Host {
         Arc::new(Self {
             policy: Policy::new(trust_domain.clone(), &parts.config),
             plaintext: Plaintext::default(),
+            traces: Traces::new(Place {
+                node: parts.node.clone(),
+                trust_domain: trust_domain.clone(),
+            }),
             trust_domain,
             apps: Apps::new(limits.connect, limits.header_bytes),
             pending: Arc::new(Semaphore::new(limits.pending as usize)),

@@ -30,7 +30,6 @@ use crate::pump::{self, End};
 use crate::reason::Reason;
 use crate::telemetry::access::AccessLine;
 use crate::telemetry::series::{OTHER, Side, Traffic};
-use crate::telemetry::trace::{self, TraceId};
 use crate::upgrade::{self, Switched};
 use bounds::Admitted;
 
@@ -183,14 +182,12 @@ pub async fn local(
 async fn http(
     host: &Host,
     live: &mut Live,
-    request: Request<Body>,
+    mut request: Request<Body>,
 ) -> (Response<Body>, Arc<Traffic>) {
     let entry = host.policy.current().entry(live.callee()).cloned();
     let tongue = Tongue::of(request.headers());
     let mut line = line(host, live, entry.as_deref(), Protocol::Http, Some(&request));
-    if let Some(trace) = trace::present(request.headers()) {
-        line.set_trace(trace);
-    }
+    line.trace(request.headers_mut(), host.traces.current().as_ref());
     let traffic = line.traffic().clone();
     let judged = judge(host, live, entry.as_deref(), Protocol::Http);
     let outcome = match judged {
@@ -207,6 +204,7 @@ async fn http(
     let response = match outcome {
         Ok((response, admitted)) => {
             line.set_status(response.status());
+            line.note(response.headers());
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 return (upgrade::with_line(response, line), traffic);
             }
@@ -241,7 +239,7 @@ async fn forward(
     let service = &entry.service;
     let admitted = bounds::admit(host, service, caller.as_str(), request.headers()).await?;
     let (mut head, body) = request.into_parts();
-    line.set_trace(prepare(entry, verdict, caller, &mut head)?);
+    prepare(entry, verdict, caller, &mut head)?;
     admitted.tell_app(&mut head.headers);
     let traffic = line.traffic();
     let asked = async {
@@ -264,7 +262,7 @@ pub(crate) fn prepare(
     verdict: &Verdict<'_>,
     caller: &SpiffeId,
     head: &mut request::Parts,
-) -> Result<TraceId, Reason> {
+) -> Result<(), Reason> {
     entry.conform(verdict, head)?;
     headers::request_from_peer(head, caller.as_str())
 }

@@ -268,11 +268,13 @@ async fn call(
     let series = host.series(Side::Callee, OTHER, service.name.as_str(), Protocol::Http);
     let mut line = AccessLine::request(&series, request.method(), request.uri().path());
     begin(&mut line, host, ip);
+    line.trace(request.headers_mut(), host.traces.current().as_ref());
     let (tongue, version) = (Tongue::of(request.headers()), request.version());
     let connection = hyper::upgrade::on(&mut request);
     match ask(host, service, ip, request, &mut line).await {
         Ok((response, admitted)) => {
             line.set_status(response.status());
+            line.note(response.headers());
             let (mut head, body) = response.into_parts();
             headers::response_from_app(&mut head.headers);
             head.version = http::Version::HTTP_11;
@@ -321,7 +323,7 @@ async fn ask(
     let admitted = bounds::admit(host, service, &caller(ip), request.headers()).await?;
     let (mut head, body) = request.into_parts();
     // A caller without identity is cleaned like an app of this host, and `starling-caller` stays away.
-    line.set_trace(headers::request_from_app(&mut head, service.name.as_str())?);
+    headers::request_from_app(&mut head, service.name.as_str())?;
     admitted.tell_app(&mut head.headers);
     let traffic = line.traffic();
     let asked = async {

@@ -9,6 +9,7 @@ mod exemplar;
 mod exposition;
 pub mod log;
 pub mod metrics;
+pub mod otlp;
 mod outcomes;
 mod process;
 mod recorder;

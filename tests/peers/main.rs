@@ -5,6 +5,7 @@ mod policy;
 mod refused;
 mod servers;
 mod svids;
+mod traces;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -19,6 +19,7 @@ use crate::host::Host;
 use crate::route::Route;
 
 use crate::state::StateDir;
+use crate::telemetry::access;
 use crate::telemetry::log::Level;
 use crate::telemetry::metrics;
 
@@ -86,6 +87,8 @@ impl Follower {
         if old.log.level != config.log.level {
             self.level.set(&config.log.level)?;
         }
+        access::configure(config.log.access);
+        self.host.traces.configure(&config.trace);
         self.checks.reconcile(&config.services);
         for warning in config.routes.iter().flat_map(Route::shadows) {
             tracing::warn!("{warning}");

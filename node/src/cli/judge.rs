@@ -124,7 +124,7 @@ impl Case {
                 String::from_utf8_lossy(value.as_bytes()).into_owned(),
             )
         });
-        outcome.headers = fields.filter(|(name, _)| name != "traceparent").collect();
+        outcome.headers = fields.collect();
         outcome
     }
 

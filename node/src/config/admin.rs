@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use toml::Spanned;
 
+use super::AccessLog;
 use super::check::Checker;
 use super::keys::shown;
 use super::raw;
@@ -27,6 +28,7 @@ pub struct Log {
     pub format: LogFormat,
     /// A level or a filter such as `info,starling_gossip=debug`. Reloadable.
     pub level: String,
+    pub access: AccessLog,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +91,10 @@ impl Log {
                 .level
                 .as_ref()
                 .map_or(default.level, |level| level.get_ref().clone()),
+            access: raw
+                .access
+                .as_ref()
+                .map_or(default.access, |access| AccessLog::check(access, checker)),
         }
     }
 }
@@ -98,6 +104,7 @@ impl Default for Log {
         Self {
             format: LogFormat::Text,
             level: "info".to_owned(),
+            access: AccessLog::default(),
         }
     }
 }

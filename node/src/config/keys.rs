@@ -75,7 +75,7 @@ const FILE: Section = Section {
     title: "the top of the file",
     keys: keys_of::<raw::File>,
     tables: &[
-        &ADMIN, &LOG, &LIMITS, &ISSUER, &POLICY, &SERVICE, &UPSTREAM, &ROUTE,
+        &ADMIN, &LOG, &TRACE, &LIMITS, &ISSUER, &POLICY, &SERVICE, &UPSTREAM, &ROUTE,
     ],
 };
 const ADMIN: Section = Section {
@@ -88,6 +88,18 @@ const LOG: Section = Section {
     name: "log",
     title: "[log]",
     keys: keys_of::<raw::Log>,
+    tables: &[&ACCESS],
+};
+const ACCESS: Section = Section {
+    name: "access",
+    title: "[log.access]",
+    keys: keys_of::<raw::AccessLog>,
+    tables: &[],
+};
+const TRACE: Section = Section {
+    name: "trace",
+    title: "[trace]",
+    keys: keys_of::<raw::Trace>,
     tables: &[],
 };
 const LIMITS: Section = Section {
@@ -312,10 +324,12 @@ const RULE_PARTS: [&Section; 15] = [
         tables: &[],
     },
 ];
-const SECTIONS: [&Section; 22] = [
+const SECTIONS: [&Section; 24] = [
     &FILE,
     &ADMIN,
     &LOG,
+    &ACCESS,
+    &TRACE,
     &LIMITS,
     &ISSUER,
     &SERVICE,

@@ -12,7 +12,7 @@ use toml::de::DeTable;
 use super::check::{Checker, is_host_port};
 use super::keys::{self, shown};
 use super::problems::{Problem, Problems};
-use super::{Admin, Config, Issuer, Limits, Log, Service, Upstream, policy, raw, whole};
+use super::{Admin, Config, Issuer, Limits, Log, Service, Trace, Upstream, policy, raw, whole};
 use crate::route::Route;
 use crate::state::Fingerprint;
 
@@ -120,6 +120,9 @@ impl Config {
         }
         if let Some(log) = &raw.log {
             self.log = Log::check(log, checker);
+        }
+        if let Some(trace) = &raw.trace {
+            self.trace = Trace::check(trace, checker);
         }
         if let Some(limits) = &raw.limits {
             self.limits = Limits::check(limits, checker);

@@ -26,6 +26,7 @@ pub(super) struct File {
     pub(super) state: Text,
     pub(super) admin: Option<Admin>,
     pub(super) log: Option<Log>,
+    pub(super) trace: Option<Trace>,
     pub(super) limits: Option<Limits>,
     pub(super) policy: Option<policy::Policy>,
     pub(super) groups: Option<policy::Groups>,
@@ -48,6 +49,22 @@ pub(super) struct Admin {
 pub(super) struct Log {
     pub(super) format: Text,
     pub(super) level: Text,
+    pub(super) access: Option<AccessLog>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AccessLog {
+    pub(super) fields: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) sample: Option<Spanned<route::Percent>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Trace {
+    pub(super) endpoint: Text,
+    pub(super) protocol: Text,
+    pub(super) sample: Number,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -3,7 +3,7 @@
 mod action;
 mod document;
 mod matches;
-mod share;
+pub(super) mod share;
 
 use std::ops::Range;
 use std::sync::Arc;

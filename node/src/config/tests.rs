@@ -9,6 +9,7 @@ mod calls;
 mod policy_keys;
 mod reference;
 mod route;
+mod telemetry;
 
 /// What an operator is told about `starling.toml` with this content. Empty if nothing.
 fn told(text: &str) -> String {
@@ -157,7 +158,8 @@ fn every_key_arrives() {
         config.log,
         Log {
             format: LogFormat::Json,
-            level: "info,starling_gossip=debug".into()
+            level: "info,starling_gossip=debug".into(),
+            access: AccessLog::default(),
         }
     );
     let limits = Limits {
@@ -291,7 +293,7 @@ fn keys() {
     check(
         "[log]\nfile = \"x\"",
         "2: unknown key `file` in [log]",
-        "known here: `format`, `level`",
+        "known here: `format`, `level`, `access`",
     );
     service(
         "prot = 1",
@@ -311,7 +313,7 @@ fn keys() {
     check(
         "\"a\\nerror: b\\u001b[0m\" = 1",
         "1: unknown key `a\\nerror: b\\u{1b}[0m`",
-        "known here: `listen`, `advertise`, `seeds`, `zone`, `state`, `admin`, `log`, `limits`, `policy`, `groups`, `issuer`, `service`, `upstream`, `route`",
+        "known here: `listen`, `advertise`, `seeds`, `zone`, `state`, `admin`, `log`, `trace`, `limits`, `policy`, `groups`, `issuer`, `service`, `upstream`, `route`",
     );
 }
 

@@ -52,11 +52,15 @@ async fn call(
     mut request: Request<Incoming>,
 ) -> Response<Body> {
     let mut line = AccessLine::request(series, request.method(), request.uri().path());
+    let tracer = route.host.traces.current();
+    line.trace(request.headers_mut(), tracer.as_ref());
+    drop(tracer);
     let (tongue, version) = (Tongue::of(request.headers()), request.version());
     let connection = hyper::upgrade::on(&mut request);
     match send(route, source, request, &mut line).await {
         Ok(sent) => {
             line.set_status(sent.response.status());
+            line.note(sent.response.headers());
             let (mut head, body) = sent.response.into_parts();
             // How it came over the mesh is no business of the app's connection.
             head.version = Version::HTTP_11;

@@ -44,10 +44,7 @@ pub(super) async fn send(
 ) -> Result<Sent, Refusal> {
     let (began, (mut head, body)) = (Instant::now(), request.into_parts());
     let claimed = deadline::claimed(&head.headers);
-    line.set_trace(headers::request_from_app(
-        &mut head,
-        route.service.as_str(),
-    )?);
+    headers::request_from_app(&mut head, route.service.as_str())?;
     let (directed, answer) = Directed::request(route, &mut head)?;
     if let Some(rule) = &directed.rule {
         line.set_route(rule.clone());
@@ -112,12 +109,14 @@ pub(super) async fn send(
             Err(failure) => Verdict::failed(failure),
         };
         attempts.note(&mut pick, &verdict);
-        if body.is_whole()
-            && attempts.may_repeat(&verdict, &head.method)
-            && let Some(another) = attempts.another(&verdict).await
-        {
-            pick = another;
-            continue;
+        if body.is_whole() && attempts.may_repeat(&verdict, &head.method) {
+            let over = Instant::now();
+            if let Some(another) = attempts.another(&verdict).await {
+                let status = outcome.as_ref().ok().map(Response::status);
+                line.try_again(over, status, verdict.reason, &mut head.headers);
+                pick = another;
+                continue;
+            }
         }
         let response = outcome.map_err(|_failure| attempts.reason())?;
         return Ok(Sent {

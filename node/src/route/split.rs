@@ -121,6 +121,11 @@ impl Share {
     pub const NONE: Self = Self(0);
     pub const WHOLE: Self = Self(10_000);
 
+    /// As operators write it.
+    pub fn percent(self) -> f64 {
+        f64::from(self.0) / 100.0
+    }
+
     /// Whether a call at `point` is one of this share.
     pub fn takes(self, point: Point) -> bool {
         point.within(Self::WHOLE.0.into()) < self.0.into()
@@ -152,7 +157,7 @@ impl Point {
 
     /// FNV-1a over the parts with a border between them, then mixed: the same on every node and in every version of
     /// starling, or an upgrade would move users.
-    fn of(parts: [&[u8]; 2]) -> Self {
+    pub fn of(parts: [&[u8]; 2]) -> Self {
         let bytes = parts
             .iter()
             .flat_map(|part| part.iter().copied().chain([0]));
@@ -213,6 +218,6 @@ impl fmt::Display for Subset {
 /// `12.5%`.
 impl fmt::Display for Share {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}%", f64::from(self.0) / 100.0)
+        write!(f, "{}%", self.percent())
     }
 }

@@ -9,22 +9,22 @@
 //! Fields are named as in traces. Where OpenTelemetry's conventions have a name it is theirs; those all have a dot, and
 //! the mesh's own words, which are also its labels in metrics, have none.
 
+mod log;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use starling_gossip::NodeName;
 use tokio::time::Instant;
 
 use super::series::{Series, Traffic};
-use super::trace::TraceId;
-use crate::config::Protocol;
+use super::trace::{self, Span, TraceId, Tracer};
 use crate::reason::Reason;
 use crate::route::Rule;
 
-/// The target of access lines, for filters such as `info,starling::access=off`.
-pub const TARGET: &str = "starling::access";
+pub use log::{Field, Fields, TARGET, configure};
 
 /// Longest path a line shows, in bytes; the rest is cut off and marked.
 const PATH_BYTES_MAX: usize = 512;
@@ -44,6 +44,7 @@ pub struct AccessLine {
     route: Option<Arc<Rule>>,
     rule: Option<Box<str>>,
     trace: Option<TraceId>,
+    span: Option<Box<Span>>,
     is_complete: bool,
 }
 
@@ -72,6 +73,8 @@ pub struct Ended<'c> {
     /// The rule of a policy that denied it.
     pub denied_by: Option<&'c str>,
     pub trace: Option<TraceId>,
+    /// If the trace is sampled and exported from here.
+    pub span: Option<&'c Span>,
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub took: Duration,
@@ -92,6 +95,7 @@ impl AccessLine {
             route: None,
             rule: None,
             trace: None,
+            span: None,
             is_complete: false,
         }
     }
@@ -125,8 +129,39 @@ impl AccessLine {
         self.status = Some(status);
     }
 
-    pub fn set_trace(&mut self, trace: TraceId) {
-        self.trace = Some(trace);
+    /// Finds the trace of the request with these fields, or begins one. The fields are then those to pass on.
+    pub fn trace(&mut self, headers: &mut HeaderMap, tracer: Option<&Arc<Tracer>>) {
+        let traced = trace::begin(headers, tracer, &mut fastrand::Rng::new());
+        self.trace = Some(traced.trace);
+        self.span = traced.span;
+    }
+
+    /// Another try follows one that was over at `over` and ended so. `headers` are those to pass on with it.
+    pub fn try_again(
+        &mut self,
+        over: Instant,
+        status: Option<StatusCode>,
+        reason: Option<Reason>,
+        headers: &mut HeaderMap,
+    ) {
+        let Some(mut span) = self.span.take() else {
+            return;
+        };
+        span.close(&Ended {
+            status,
+            reason,
+            took: over - self.began,
+            ..self.ended()
+        });
+        span.again(self.began.elapsed(), headers, &mut fastrand::Rng::new());
+        self.span = Some(span);
+    }
+
+    /// Looks at the fields or trailers of the answer for what they say of its end.
+    pub fn note(&mut self, fields: &HeaderMap) {
+        if let Some(span) = &mut self.span {
+            span.note(fields);
+        }
     }
 
     /// The rule of the callee's route that says where it goes.
@@ -163,6 +198,7 @@ impl AccessLine {
             route: self.route.as_deref(),
             denied_by: self.rule.as_deref(),
             trace: self.trace,
+            span: self.span.as_deref(),
             bytes_in: self.traffic.bytes_in(),
             bytes_out: self.traffic.bytes_out(),
             took: self.began.elapsed(),
@@ -176,28 +212,9 @@ impl Ended<'_> {
         self.series.ended(self);
         self.series.edge().ended(self);
         self.log();
-    }
-
-    fn log(&self) {
-        tracing::info!(
-            target: TARGET,
-            side = self.series.side().as_str(),
-            caller = self.caller,
-            callee = self.series.callee(),
-            instance = self.instance.map(NodeName::as_str),
-            protocol = self.series.protocol().as_str(),
-            "http.request.method" = self.method.map(Method::as_str),
-            "url.path" = self.path,
-            "http.response.status_code" = self.status.map(|status| status.as_u16()),
-            bytes_in = self.bytes_in,
-            bytes_out = self.bytes_out,
-            duration_ms = self.took.as_micros() as f64 / 1000.0,
-            reason = self.reason.map(Reason::as_str),
-            rule = self.denied_by,
-            trace_id = self.trace.as_ref().map(TraceId::as_str),
-            "{}",
-            if self.series.protocol() == Protocol::Http { "request" } else { "connection" },
-        );
+        if let Some(span) = self.span {
+            span.close(self);
+        }
     }
 }
 
@@ -227,6 +244,7 @@ fn shorten(text: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Protocol;
     use crate::telemetry::log::tests::captured;
     use crate::telemetry::metrics::tests::recorded;
     use crate::telemetry::series::{OTHER, Side};
@@ -243,10 +261,10 @@ mod tests {
                 let mut line = AccessLine::request(&series, &Method::GET, "/cart");
                 line.set_instance(&NodeName::parse("n2").unwrap());
                 line.set_status(StatusCode::OK);
-                line.set_trace(
-                    TraceId::parse(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
-                        .unwrap(),
-                );
+                let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+                let mut headers = HeaderMap::new();
+                headers.insert(trace::TRACEPARENT, parent.parse().unwrap());
+                line.trace(&mut headers, None);
                 let traffic = line.traffic().clone();
                 traffic.add_in(5);
                 traffic.add_out(7);

@@ -69,6 +69,10 @@ pub const EDGE_BYTES: &str = "starling_edges_bytes";
 pub const EDGE_TIMES_DROPPED: &str = "starling_edge_latencies_dropped_total";
 /// Passes that did not hold here.
 pub const PASSES_REFUSED: &str = "starling_passes_refused_total";
+/// Spans that a collector took.
+pub const SPANS_EXPORTED: &str = "starling_spans_exported_total";
+/// Spans that none took.
+pub const SPANS_DROPPED: &str = "starling_spans_dropped_total";
 /// Tasks that ended by panic.
 pub const TASK_PANICS: &str = "starling_task_panics_total";
 /// What was counted as `other` for want of room.
@@ -188,6 +192,18 @@ pub(crate) fn documents(count: &crate::documents::Count) {
 /// A pass did not hold here.
 pub(crate) fn pass_refused(refusal: PassError) {
     counter!(PASSES_REFUSED, "reason" => refusal.as_str()).increment(1);
+}
+
+/// A collector took so many spans.
+pub(crate) fn spans_exported(spans: u64) {
+    counter!(SPANS_EXPORTED).increment(spans);
+}
+
+/// So many spans go nowhere: `queue_full`, `unreachable`, `busy` or `refused`.
+pub(crate) fn spans_dropped(why: &'static str, spans: u64) {
+    if spans > 0 {
+        counter!(SPANS_DROPPED, "reason" => why).increment(spans);
+    }
 }
 
 /// The task called `task` ended by panic.
@@ -323,6 +339,14 @@ fn describe_agent() {
     describe_counter!(
         PASSES_REFUSED,
         "Passes of operators, for live calls or for a dashboard, that this node refused, by reason"
+    );
+    describe_counter!(
+        SPANS_EXPORTED,
+        "Spans that the collector of [trace] took; those of traces that are not sampled are never made"
+    );
+    describe_counter!(
+        SPANS_DROPPED,
+        "Spans that the collector of [trace] did not get or did not want, by why"
     );
     describe_counter!(TASK_PANICS, "Tasks of the agent that ended by panic");
     describe_counter!(

@@ -10,7 +10,11 @@ use super::raw;
 use crate::config::check::Checker;
 use crate::route::split::{Part, Share, Split, Subset};
 
-pub(super) fn check(key: &str, raw: &Spanned<raw::Percent>, checker: &mut Checker<'_>) -> Share {
+pub(in crate::config) fn check(
+    key: &str,
+    raw: &Spanned<raw::Percent>,
+    checker: &mut Checker<'_>,
+) -> Share {
     let parts = raw.get_ref().0 * 100.0;
     // Written with two digits at most: 0.29 * 100 is not quite 29.
     let is_fine = (parts - parts.round()).abs() < 1e-6;

@@ -8,10 +8,12 @@ use crate::config::raw;
 use crate::documents::file::DocumentFile;
 use crate::route::action::{Outcome, Rewrite};
 use crate::route::split::Subset;
+use crate::telemetry::access::Fields;
 
 /// Every key with its default as an operator would write it.
 fn in_code() -> BTreeMap<String, String> {
-    let text = "[[service]]\nname = \"a\"\nport = 1\nhealth = { kind = \"http\" }\nlimits = { rate = { requests = 1 } }\n\
+    let text = "[trace]\nendpoint = \"http://localhost:1\"\n\
+                [[service]]\nname = \"a\"\nport = 1\nhealth = { kind = \"http\" }\nlimits = { rate = { requests = 1 } }\n\
                 [[service]]\nname = \"b\"\nport = 1\n\
                 [[upstream]]\nservice = \"a\"\nlisten = \"127.0.0.1:2\"\nas = \"b\"\n\
                 outlier = {}\nlimits = { rate = { requests = 1 } }\n\
@@ -21,6 +23,7 @@ fn in_code() -> BTreeMap<String, String> {
     let Config {
         admin,
         log,
+        trace,
         limits,
         issuer,
         ..
@@ -58,6 +61,7 @@ fn in_code() -> BTreeMap<String, String> {
         panic!("one of each kind")
     };
     let any = |is_any: bool| if is_any { "any" } else { "some" }.to_owned();
+    let all = |is_all: bool| if is_all { "all" } else { "some" }.to_owned();
     let quoted = |value: &dyn fmt::Display| format!("\"{value}\"");
     let time = |value: Duration| format!("\"{}\"", humantime::format_duration(value));
     let required = || "required".to_owned();
@@ -83,6 +87,10 @@ fn in_code() -> BTreeMap<String, String> {
         HttpVersion::H1 => "\"1\"",
         HttpVersion::H2 | HttpVersion::Grpc => "\"2\"",
     };
+    let protocol = match trace.collector.as_ref().unwrap().protocol {
+        ExportProtocol::Http => "\"http\"",
+        ExportProtocol::Grpc => "\"grpc\"",
+    };
     let calls = &rule.action.calls;
     let defaults = [
         ("listen", quoted(&config.listen)),
@@ -95,6 +103,14 @@ fn in_code() -> BTreeMap<String, String> {
         ("admin.dashboard", admin.dashboard.to_string()),
         ("log.format", format.to_owned()),
         ("log.level", quoted(&log.level)),
+        ("log.access.fields", all(log.access.fields == Fields::ALL)),
+        ("log.access.sample", log.access.sample.percent().to_string()),
+        (
+            "trace.endpoint",
+            none(Config::default().trace.collector.is_none()),
+        ),
+        ("trace.protocol", protocol.to_owned()),
+        ("trace.sample", trace.sample.to_string()),
         ("policy.mode", quoted(&default_mode)),
         ("groups", format!("{:?}", config.groups)),
         ("limits.connections", limits.connections.to_string()),
@@ -362,6 +378,8 @@ fn no_key_is_forgotten() {
         ("", keys_of::<raw::File>()),
         ("admin.", keys_of::<raw::Admin>()),
         ("log.", keys_of::<raw::Log>()),
+        ("log.access.", keys_of::<raw::AccessLog>()),
+        ("trace.", keys_of::<raw::Trace>()),
         ("limits.", keys_of::<raw::Limits>()),
         ("policy.", keys_of::<raw::policy::Policy>()),
         ("service.grant.", keys_of::<raw::policy::Rule>()),
@@ -394,6 +412,8 @@ fn no_key_is_forgotten() {
     let tables = [
         "admin",
         "log",
+        "log.access",
+        "trace",
         "limits",
         "policy",
         "issuer",
