@@ -6,19 +6,23 @@ use std::time::{Duration, SystemTime};
 
 use ::metrics::counter;
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
-use quinn::{ConnectionError, Endpoint as QuinnEndpoint, EndpointConfig, TokioRuntime};
+use quinn::{
+    ConnectionError, Endpoint as QuinnEndpoint, EndpointConfig, TokioRuntime, TransportConfig,
+};
 use quinn_proto::HashedConnectionIdGenerator;
 use rustls::crypto::ring::default_provider;
 use rustls_pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::time::Instant;
 
 use crate::h3::StartError;
+use crate::heard::Heard;
 use crate::identities::{CalleeVerifier, CallerSvid, CallerVerifier, Identities, ServerSvids};
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::metrics;
 use crate::session::{Protocol as Spoken, Session};
-use crate::svid::{Leaf, Refusal, TrustBundle};
+use crate::svid::{Leaf, Refusal, Svid, TrustBundle};
 use crate::tuning;
 
 /// What [`Endpoint::bind`] needs to know.
@@ -41,6 +45,7 @@ pub struct Endpoint {
     quinn: QuinnEndpoint,
     identities: Arc<Identities>,
     accepted: Arc<Mutex<mpsc::Receiver<Session>>>,
+    heard: Heard,
     streams_per_peer: u32,
 }
 
@@ -63,11 +68,13 @@ impl Endpoint {
             source,
         })?;
         let (send, accepted) = mpsc::channel(ACCEPTED_MAX);
+        let heard = Heard::default();
         // Ends by itself when the endpoint closes or every clone of it is gone.
         tokio::spawn(accept_all(
             quinn.clone(),
             Arc::clone(&identities),
             options.connections_max,
+            heard.clone(),
             send,
         ));
         let streams_per_peer = options.streams_per_peer;
@@ -75,6 +82,7 @@ impl Endpoint {
             quinn,
             identities,
             accepted: Arc::new(Mutex::new(accepted)),
+            heard,
             streams_per_peer,
         })
     }
@@ -110,6 +118,32 @@ impl Endpoint {
         addr: SocketAddr,
         protocol: Spoken,
     ) -> Result<Session, DialError> {
+        let settings = tuning::dialled(protocol, self.streams_per_peer);
+        let (conn, svid) = self
+            .connect(&self.quinn, caller, callee, addr, protocol, settings)
+            .await?;
+        counter!(metrics::CONNECTIONS, "side" => "dialled", "protocol" => protocol.as_str())
+            .increment(1);
+        let leaf = peer_leaf(&conn).ok_or(DialError::NoIdentity { addr })?;
+        Ok(Session::new(
+            conn,
+            protocol,
+            svid.leaf(),
+            leaf,
+            Arc::clone(&self.identities),
+        ))
+    }
+
+    /// One handshake over `socket`; returns the connection and what we proved on it.
+    pub(crate) async fn connect(
+        &self,
+        socket: &QuinnEndpoint,
+        caller: &SpiffeId,
+        callee: &Callee,
+        addr: SocketAddr,
+        protocol: Spoken,
+        settings: TransportConfig,
+    ) -> Result<(quinn::Connection, Svid), DialError> {
         let set = self.identities.current();
         let svid = set.svid(caller).ok_or_else(|| DialError::NotOurs {
             caller: caller.clone(),
@@ -134,24 +168,25 @@ impl Endpoint {
         let crypto =
             QuicClientConfig::try_from(tls).expect("the provider has a QUIC initial cipher suite");
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-        config.transport_config(Arc::new(tuning::dialled(protocol, self.streams_per_peer)));
-        let connecting = self
-            .quinn
+        config.transport_config(Arc::new(settings));
+        let connecting = socket
             .connect_with(config, addr, &callee.server_name(&set.trust))
             .map_err(|source| DialError::Address { addr, source })?;
         let conn = connecting
             .await
             .map_err(|source| DialError::handshake(addr, source))?;
-        counter!(metrics::CONNECTIONS, "side" => "dialled", "protocol" => protocol.as_str())
-            .increment(1);
-        let leaf = peer_leaf(&conn).ok_or(DialError::NoIdentity { addr })?;
-        Ok(Session::new(
-            conn,
-            protocol,
-            svid.leaf(),
-            leaf,
-            Arc::clone(&self.identities),
-        ))
+        Ok((conn, svid.clone()))
+    }
+
+    /// The one UDP socket.
+    pub(crate) fn quinn(&self) -> &QuinnEndpoint {
+        &self.quinn
+    }
+
+    /// How long ago somebody at `addr` began a handshake, whatever became of it. Nobody proved anything by that: it only tells
+    /// that packets with that source arrive here.
+    pub fn heard_from(&self, addr: SocketAddr) -> Option<Duration> {
+        self.heard.ago(addr, Instant::now())
     }
 
     /// Where the socket listens.
@@ -263,6 +298,12 @@ pub enum DialError {
         /// What quinn said.
         source: quinn::ConnectError,
     },
+    /// There is no socket to dial from.
+    #[error("no socket to dial from")]
+    Socket {
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The handshake failed, on either side.
     #[error("handshake with {addr} failed")]
     Handshake {
@@ -320,6 +361,7 @@ impl DialError {
             Self::Expired { .. } => "expired",
             Self::TimedOut { .. } => "timed_out",
             Self::Address { .. } => "address",
+            Self::Socket { .. } => "socket",
             Self::Handshake { .. } => "handshake",
             Self::WrongIdentity { .. } => "wrong_identity",
             Self::NoIdentity { .. } => "no_identity",
@@ -354,10 +396,12 @@ async fn accept_all(
     quinn: QuinnEndpoint,
     identities: Arc<Identities>,
     connections_max: usize,
+    heard: Heard,
     accepted: mpsc::Sender<Session>,
 ) {
     let half_open = Arc::new(Semaphore::new(HALF_OPEN_MAX));
     while let Some(incoming) = quinn.accept().await {
+        heard.note(incoming.remote_address(), Instant::now());
         if quinn.open_connections() >= connections_max {
             incoming.refuse();
             continue;
@@ -431,7 +475,7 @@ fn refusal_in_alert(error: &ConnectionError) -> Option<Refusal> {
     }
 }
 
-fn peer_leaf(conn: &quinn::Connection) -> Option<Leaf> {
+pub(crate) fn peer_leaf(conn: &quinn::Connection) -> Option<Leaf> {
     Leaf::parse(peer_chain(conn)?.first()?).ok()
 }
 

@@ -6,11 +6,13 @@
 
 pub mod endpoint;
 pub mod h3;
+mod heard;
 pub mod identities;
 pub mod identity;
 pub mod join;
 pub mod messages;
 pub mod metrics;
+pub mod path;
 pub mod pool;
 pub mod revocation;
 pub mod session;
@@ -21,6 +23,7 @@ pub use endpoint::{BindError, Callee, DialError, Endpoint, Options};
 pub use identities::{Identities, IdentitySet, RefusedByPeer, WhyRefused};
 pub use identity::{IdentityError, IdentityKind, SpiffeId, TrustDomain};
 pub use messages::{Courier, MessageError, Parcel};
+pub use path::Path;
 pub use pool::Pool;
 pub use revocation::{KeyHash, KeyHashError, Revocations, Revoked, issuer_name};
 pub use session::{Protocol, Session};

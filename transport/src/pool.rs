@@ -117,6 +117,11 @@ impl Pool {
         }
     }
 
+    /// Where its connections are made.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.shared.endpoint
+    }
+
     /// Connections held open.
     pub fn len(&self) -> usize {
         let slots = self.slots();

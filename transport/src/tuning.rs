@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quinn::{IdleTimeout, TransportConfig, VarInt};
+use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
 use crate::session::Protocol;
 
@@ -25,6 +25,21 @@ pub(crate) fn dialled(protocol: Protocol, streams: u32) -> TransportConfig {
 pub(crate) fn accepted(streams: u32) -> TransportConfig {
     let mut config = common(streams);
     config.max_idle_timeout(Some(idle(IDLE_LINK)));
+    config
+}
+
+/// Settings of a connection that only looks at the path: from the smallest packets up, so that it also stands where larger
+/// ones get lost.
+pub(crate) fn measuring() -> TransportConfig {
+    let mut config = TransportConfig::default();
+    let mut search = MtuDiscoveryConfig::default();
+    search.upper_bound(MTU_MAX);
+    config
+        .initial_mtu(MTU_MIN)
+        .min_mtu(MTU_MIN)
+        .mtu_discovery_config(Some(search))
+        .datagram_receive_buffer_size(None)
+        .max_idle_timeout(Some(idle(DEAD_AFTER)));
     config
 }
 
@@ -78,7 +93,13 @@ const SEND_WINDOW_BYTES: u64 = 16 << 20;
 const UNI_STREAMS: u32 = 64;
 
 /// First packets fit any path that carries Ethernet in one tunnel, and leave room for QUIC inside QUIC (needs 1240).
-const INITIAL_MTU: u16 = 1280;
+pub(crate) const INITIAL_MTU: u16 = 1280;
+
+/// A path that does not carry this carries no QUIC (RFC 9000 §14).
+const MTU_MIN: u16 = 1200;
+
+/// The largest packets that are tried: Ethernet's 1,500 bytes without the headers of IPv6 and UDP. quinn's own default.
+pub(crate) const MTU_MAX: u16 = 1452;
 
 /// Three keep-alives lost in a row and a peer in use counts as dead.
 const DEAD_AFTER: Duration = Duration::from_secs(5);
