@@ -4,6 +4,7 @@
 //! Out: the announcement that they may no longer, then no new calls, then those under way, then the goodbye.
 
 mod announce;
+pub(crate) mod check;
 pub(crate) mod explain;
 mod follow;
 mod issuing;

@@ -1,6 +1,7 @@
 //! The command line: one file per command. Only here is anything printed to standard output.
 //!
-//! Exit codes: 0 it worked, 1 it did not, 2 the command line was not understood, 3 `explain` found a call denied.
+//! Exit codes: 0 it worked, 1 it did not, 2 the command line was not understood, 3 `explain` found a call denied or `check`
+//! an error, 4 `check` found warnings only.
 
 use std::io;
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ mod agent;
 mod apply;
 mod ask;
 mod ca;
+mod check;
 pub(crate) mod client;
 mod completions;
 mod delete;
@@ -70,6 +72,7 @@ enum Command {
     Ca(ca::Ca),
     Agent(agent::Agent),
     Validate(validate::Validate),
+    Check(check::Check),
     Status(status::Status),
     Nodes(nodes::Nodes),
     Services(services::Services),
@@ -107,6 +110,7 @@ pub fn main() -> ExitCode {
         // `starling nodes | head` has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) if error.is::<explain::Denied>() => ExitCode::from(3),
+        Err(error) if error.is::<check::Found>() => check::code(&error),
         Err(error) => {
             out::complain(&report(&error));
             ExitCode::FAILURE
@@ -125,6 +129,7 @@ impl Command {
             Self::Ca(command) => command.run(),
             Self::Agent(command) => command.run(),
             Self::Validate(command) => command.run(),
+            Self::Check(command) => command.run(),
             Self::Status(command) => command.run(),
             Self::Nodes(command) => command.run(),
             Self::Services(command) => command.run(),

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use starling_transport::{Leaf, SpiffeId};
 use tokio::sync::Semaphore;
 
-use crate::agent::{explain, policies};
+use crate::agent::{check, explain, policies};
 use crate::body::{Body, BoxError, full};
 use crate::host::Host;
 use crate::issuer;
@@ -35,7 +35,10 @@ pub fn handlers() -> Vec<Handler> {
         policies::handler(),
         survey::handler(),
     ];
-    own.into_iter().chain(explain::handlers()).collect()
+    own.into_iter()
+        .chain(explain::handlers())
+        .chain(check::handlers())
+        .collect()
 }
 
 /// What other agents may ask of this one, and how much of it at a time.

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::apps::Apps;
 use crate::balance::Balancer;
+use crate::check::turns::Turns;
 use crate::config::{Config, Protocol};
 use crate::control::{self, Control};
 use crate::guard::Guards;
@@ -52,6 +53,8 @@ pub struct Host {
     pub pool: Pool,
     /// What other agents may ask of this one.
     pub control: Control,
+    /// How often peers may make this agent look at a path.
+    pub looks: Turns,
     /// Set while this node is an issuer.
     pub issuer: ArcSwapOption<Role>,
     /// Set while a certificate of this node is due and could not be renewed: of those, the first to end.
@@ -144,6 +147,7 @@ impl Host {
             edges: Arc::default(),
             survey: Survey::default(),
             mirrors: Arc::new(Semaphore::new(MIRRORS_MAX)),
+            looks: Turns::default(),
             issuer: ArcSwapOption::empty(),
             renewal_trouble: ArcSwapOption::empty(),
             config: ArcSwap::from_pointee(parts.config),

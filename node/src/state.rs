@@ -49,7 +49,11 @@ enum Secrecy {
 impl StateDir {
     /// Opens a directory that exists. Nothing is changed.
     pub fn open(path: &Path) -> Result<Self, StateError> {
-        let owner = rustix::process::geteuid().as_raw();
+        Self::open_as(path, rustix::process::geteuid().as_raw())
+    }
+
+    /// Opens the directory of another user, as root may, to look at what that user would find.
+    pub fn open_as(path: &Path, owner: u32) -> Result<Self, StateError> {
         check_directory(path, owner)?;
         Ok(Self {
             path: path.to_owned(),

@@ -11,7 +11,7 @@ pub mod log;
 pub mod metrics;
 pub mod otlp;
 mod outcomes;
-mod process;
+pub(crate) mod process;
 mod recorder;
 pub mod series;
 pub mod trace;

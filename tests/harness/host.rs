@@ -128,7 +128,8 @@ impl Host {
         self.nft("delete table inet cut");
     }
 
-    fn nft(&self, rules: &str) {
+    /// Puts rules of nftables in force on this host.
+    pub fn nft(&self, rules: &str) {
         assert!(self.namespace.is_some(), "only a namespace has a cable");
         let mut command = self.command(program::path("nft"));
         command.arg(rules);

@@ -296,10 +296,17 @@ impl Node {
     /// Starts the agent.
     #[track_caller]
     pub fn start(&self) {
+        self.start_with(&[]);
+    }
+
+    /// The same, with more in its environment.
+    #[track_caller]
+    pub fn start_with(&self, environment: &[(&str, &str)]) {
         let mut process = self.process();
         assert!(process.is_none(), "{} runs already", self.name());
         let mut command = self.host.command(program::agent());
         command
+            .envs(environment.iter().copied())
             .args(["agent", "--config"])
             .arg(&self.directory)
             .env("RUST_BACKTRACE", "1");

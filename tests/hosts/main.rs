@@ -1,5 +1,6 @@
 //! Hosts that are network namespaces: what crosses a wire, what happens when one is cut, and what a host's end costs.
 
+mod check;
 mod churn;
 mod discovery;
 mod enrolment;

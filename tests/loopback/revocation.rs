@@ -85,7 +85,7 @@ fn a_stolen_host_is_cut_off_and_what_it_is_given_later_is_good() {
         status["refused_by_peer"]["why"] == "revoked"
     });
     let status = n3.show("status", &[]).expect("n3 answers");
-    assert!(status.contains("is REVOKED"), "{status}");
+    assert!(status.contains("IS REVOKED"), "{status}");
     assert!(!works(&calls, "n3", calls.lost));
     let refused = n2.metrics();
     let refused = refused.sum(

@@ -147,7 +147,9 @@ mod tests {
         let budget = Duration::from_millis(200);
         let (caller, addr) = (ca.node("a"), silent.local_addr().unwrap());
         let from = From::MeshPort;
-        let measured = a.endpoint.measure(&caller, &Callee::AnyNode, addr, from, budget);
+        let measured = a
+            .endpoint
+            .measure(&caller, &Callee::AnyNode, addr, from, budget);
         let error = measured.await.unwrap_err();
         assert!(matches!(error, DialError::TimedOut { .. }), "{error}");
     }

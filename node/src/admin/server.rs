@@ -192,6 +192,7 @@ async fn take(request: Request<Incoming>, asker: Asker, desk: &Desk) -> Answer {
             let path = path.to_owned();
             post(&path, request.into_body(), &*desk.source).await
         }
+        (&Method::GET, Asker::Local) if path == "/v1/check" => check(desk).await,
         (&Method::GET, _) if path == "/v1/explain" => explain(request.uri(), desk).await,
         (&Method::GET, _) if path == "/v1/policy" => policy(request.uri(), desk).await,
         (&Method::GET, _) if path == "/v1/edges" => edges(request.uri(), desk).await,
@@ -269,6 +270,12 @@ async fn edges(uri: &Uri, desk: &Desk) -> Answer {
     };
     let _turn = desk.questions.acquire().await;
     json(&desk.source.survey(window).await)
+}
+
+/// What is wrong, which other nodes are asked about too.
+async fn check(desk: &Desk) -> Answer {
+    let _turn = desk.questions.acquire().await;
+    json(&desk.source.check().await)
 }
 
 fn events(live: &Arc<Live>) -> Answer {

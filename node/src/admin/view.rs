@@ -23,6 +23,8 @@ pub trait Source: Send + Sync + 'static {
     fn status(&self) -> Status;
     fn nodes(&self) -> Vec<Node>;
     fn services(&self) -> Vec<Service>;
+    /// What this agent and its peers are like. Waits for the peers.
+    fn check(&self) -> BoxFuture<'static, crate::check::agent::Agent>;
     fn routes(&self) -> Vec<Route>;
     /// Who calls whom in the mesh, as far as it is known now.
     fn edges(&self, window: Window) -> Edges;

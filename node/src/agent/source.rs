@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{explain, policies};
 use crate::admin::{Source, view};
 use crate::balance;
+use crate::check;
 use crate::config::{Mode, Upstream};
 use crate::documents::Keeper;
 use crate::host::Host;
@@ -36,7 +37,7 @@ pub(super) struct Facts {
     /// Cancelled when an operator wants this node to leave.
     pub(super) leaving: CancellationToken,
     recorder: Recorder,
-    directory: PathBuf,
+    pub(super) directory: PathBuf,
     advertise: SocketAddr,
     began: Instant,
     config: Mutex<ConfigFacts>,
@@ -77,6 +78,11 @@ impl Facts {
     /// Files could not be taken; the old state stays.
     pub(super) fn set_error(&self, error: Option<String>) {
         self.config().last_error = error;
+    }
+
+    /// Why the files were not taken.
+    pub(super) fn config_error(&self) -> Option<String> {
+        self.config().last_error.clone()
     }
 
     fn config(&self) -> MutexGuard<'_, ConfigFacts> {
@@ -223,6 +229,10 @@ impl Source for View {
         })
     }
 
+    fn check(&self) -> BoxFuture<'static, check::agent::Agent> {
+        Box::pin(super::check::facts(self.host.clone(), self.facts.clone()))
+    }
+
     fn routes(&self) -> Vec<view::Route> {
         routes::all(&self.host)
     }
@@ -283,7 +293,7 @@ fn seconds_until(time: SystemTime) -> i64 {
     }
 }
 
-fn renewal(trouble: &Trouble) -> view::Renewal {
+pub(super) fn renewal(trouble: &Trouble) -> view::Renewal {
     let since = trouble.since().elapsed();
     view::Renewal {
         identity: trouble.identity().to_owned(),
@@ -292,7 +302,7 @@ fn renewal(trouble: &Trouble) -> view::Renewal {
     }
 }
 
-fn refused(refused: &RefusedByPeer) -> view::RefusedByPeer {
+pub(super) fn refused(refused: &RefusedByPeer) -> view::RefusedByPeer {
     let age = refused.at.elapsed().unwrap_or_default();
     view::RefusedByPeer {
         identity: refused.id.to_string(),

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::{block_on, client, out};
 use crate::config::SOCKET;
+pub(super) use crate::span::span;
 
 /// Whom to ask, and how to show the answer.
 #[derive(Debug, Args)]
@@ -106,34 +107,3 @@ const CLEAR: &str = "\x1b[H\x1b[J";
 
 /// Between two looks of `--watch`.
 const WATCH_PAUSE: Duration = Duration::from_secs(2);
-
-/// A span of time as people say it: the two largest units.
-pub(super) fn span(seconds: u64) -> String {
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
-        (0, _, _) => format!("{hours}h {minutes}m"),
-        _ => format!("{days}d {hours}h"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spans() {
-        for (seconds, text) in [
-            (0, "0s"),
-            (59, "59s"),
-            (60, "1m 0s"),
-            (3_599, "59m 59s"),
-            (3_600, "1h 0m"),
-            (86_399, "23h 59m"),
-            (90_000, "1d 1h"),
-        ] {
-            assert_eq!(span(seconds), text);
-        }
-    }
-}

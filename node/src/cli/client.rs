@@ -25,8 +25,8 @@ pub(crate) enum ClientError {
     Denied { socket: PathBuf, source: io::Error },
     #[error("the agent broke off")]
     Broken(#[source] io::Error),
-    #[error("the agent did not answer within {ANSWER_WAIT:?}")]
-    TimedOut,
+    #[error("the agent did not answer within {wait:?}")]
+    TimedOut { wait: Duration },
     #[error("the agent answered with something that is not HTTP")]
     NotHttp,
     #[error("the agent answered {status}: {text}")]
@@ -54,7 +54,9 @@ impl ClientError {
             Self::Denied { .. } => {
                 "ask as the user that runs the agent, for example with `sudo -u starling`"
             }
-            Self::TimedOut => "it may be overloaded or stopped in a debugger; its log tells more",
+            Self::TimedOut { .. } => {
+                "it may be overloaded or stopped in a debugger; its log tells more"
+            }
             Self::NotUnderstood(_) => {
                 "is the agent of another version? restart it after an upgrade"
             }
@@ -116,6 +118,17 @@ fn body_of(answer: Answer) -> Result<Vec<u8>, ClientError> {
     Ok(answer.body)
 }
 
+/// The same as a value, for what takes longer than a look at a snapshot.
+pub(super) async fn ask_patiently<T: DeserializeOwned>(
+    socket: &Path,
+    path: &str,
+    wait: Duration,
+) -> Result<T, ClientError> {
+    let request = format!("GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n");
+    let asked = exchange_within(connect(socket).await?, request.as_bytes(), wait);
+    serde_json::from_slice(&body_of(asked.await?)?).map_err(ClientError::NotUnderstood)
+}
+
 /// The same as a value.
 pub(crate) async fn ask_for<T: DeserializeOwned>(
     socket: &Path,
@@ -144,8 +157,16 @@ async fn get<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    request: &[u8],
+) -> Result<Answer, ClientError> {
+    exchange_within(stream, request, ANSWER_WAIT).await
+}
+
+async fn exchange_within<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     request: &[u8],
+    wait: Duration,
 ) -> Result<Answer, ClientError> {
     let exchange = async {
         stream.write_all(request).await?;
@@ -156,9 +177,9 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
             .await?;
         Ok(bytes)
     };
-    let bytes = timeout(ANSWER_WAIT, exchange)
+    let bytes = timeout(wait, exchange)
         .await
-        .map_err(|_elapsed| ClientError::TimedOut)?;
+        .map_err(|_elapsed| ClientError::TimedOut { wait })?;
     parse(&bytes.map_err(ClientError::Broken)?).ok_or(ClientError::NotHttp)
 }
 

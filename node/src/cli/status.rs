@@ -5,6 +5,7 @@ use clap::Args;
 use super::ask::{Ask, span};
 use super::table::Table;
 use crate::admin::view;
+use crate::check::certificates;
 
 /// Show how the agent of this host is doing
 #[derive(Debug, Args)]
@@ -114,21 +115,8 @@ fn refusal(refused: &view::RefusedByPeer) -> String {
         age_s,
     } = refused;
     let ago = span(*age_s);
-    let (what, fix) = match why.as_str() {
-        "revoked" => (
-            "is REVOKED",
-            "an operator threw it out; `starling get` on another host says why, and a host that is set up anew can be invited again",
-        ),
-        "expired" => (
-            "HAS EXPIRED",
-            "renew it, or put the clock right, here or there: `timedatectl`",
-        ),
-        "unknown_issuer" => (
-            "IS OF ANOTHER MESH",
-            "compare trust.pem here and there: it has to hold the root of both",
-        ),
-        _ => ("IS NOT ACCEPTED", "the log of that peer says why"),
-    };
+    let (what, fix) = certificates::refusal(why);
+    let what = what.to_uppercase();
     format!("For {by}, {identity} {what} ({ago} ago).\n  hint: {fix}")
 }
 

@@ -24,6 +24,15 @@ pub(super) fn describe() {
     describe_gauge!(THREADS, "Threads of the agent");
 }
 
+/// File descriptors of this process: those open, and those that may be.
+pub(crate) fn files() -> Option<(u64, u64)> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let open = fs::read_dir("/proc/self/fd").ok()?.count();
+    // `unlimited` is not a number, and never too few.
+    let most = field(&limits, "Max open files")? as u64;
+    Some((open as u64, most))
+}
+
 /// Takes stock; a figure that cannot be read keeps its last value.
 pub(super) fn record() {
     let read = |path| fs::read_to_string(path).unwrap_or_default();

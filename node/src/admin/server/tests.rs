@@ -67,6 +67,10 @@ impl Source for Young {
         }))
     }
 
+    fn check(&self) -> BoxFuture<'static, crate::check::agent::Agent> {
+        Box::pin(std::future::ready(crate::check::tests::agent()))
+    }
+
     fn routes(&self) -> Vec<Route> {
         Vec::new()
     }
