@@ -46,11 +46,11 @@ pub struct Member {
     pub caps: Caps,
     /// Which life of the node this is; a restart has a higher one.
     pub generation: u64,
-    /// Counts what it announced in this life.
+    /// Counts what it announced in this life, up to the last time that it was something else than how its calls go.
     pub sequence: u64,
     /// Whether we believe it runs.
     pub liveness: Liveness,
-    /// When we took in its present manifest.
+    /// When we heard of that.
     pub heard_at: Instant,
     /// When its liveness last changed.
     pub liveness_at: Instant,
@@ -190,9 +190,9 @@ fn member(entry: &Entry, now_s: u64) -> Member {
         state: manifest.state,
         caps: Caps(manifest.caps),
         generation: manifest.generation,
-        sequence: manifest.sequence,
+        sequence: entry.changed.1,
         liveness: entry.pulse.liveness(),
-        heard_at: entry.heard_at,
+        heard_at: entry.changed.0,
         liveness_at: entry.pulse.since(),
         calls: manifest.calls.clone(),
         unproven: unproven.map(|service| service.name.clone()).collect(),

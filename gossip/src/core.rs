@@ -38,6 +38,7 @@ use crate::own::{Own, Signed, next_generation};
 use crate::registry::Registry;
 use crate::rumours::{Rumour, Rumours, hops};
 use crate::settings::Settings;
+use crate::summary::Summary;
 use crate::wire::Question;
 
 /// What the tasks share. Its locks are held for moments and never across an await.
@@ -63,6 +64,7 @@ pub(crate) struct Core {
     probing: Arc<Semaphore>,
     sending_to: Mutex<BTreeMap<SocketAddr, usize>>,
     outranked_at: Mutex<Option<Instant>>,
+    summarized_at: Mutex<Option<Instant>>,
     catalogue: ArcSwap<Catalogue>,
     changes: watch::Sender<u64>,
     stop: CancellationToken,
@@ -102,6 +104,7 @@ impl Core {
             probing: Arc::new(Semaphore::new(PROBES_MAX)),
             sending_to: Mutex::default(),
             outranked_at: Mutex::default(),
+            summarized_at: Mutex::default(),
             catalogue,
             changes: watch::Sender::new(0),
             stop: CancellationToken::new(),
@@ -189,6 +192,35 @@ impl Core {
         self.sign(&mut own, local)
     }
 
+    /// Takes in how our calls go, to be told by reconciliation alone, and not more often than [`SUMMARY_PAUSE`]: nobody has to
+    /// hear of it at once, and a rumour a minute from each of 256 nodes would be most of the traffic.
+    pub(crate) fn summarize(&self, summary: Summary) -> Result<(), LocalError> {
+        let mut own = self.own();
+        own.summary = summary.tidy();
+        let now = Instant::now();
+        let mut told = self
+            .summarized_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if told.is_some_and(|told| now < told + SUMMARY_PAUSE) {
+            return Ok(());
+        }
+        let (announced, read) = {
+            let table = self.registry.table();
+            let own = table.entries.get(&self.registry.own);
+            let announced = own.and_then(|entry| entry.manifest.summary.clone());
+            (announced, table.extras_are_read())
+        };
+        if announced == own.summary.clone().filter(|_| read) {
+            return Ok(());
+        }
+        *told = Some(now);
+        let local = own.local.clone();
+        let signed = self.signed(&mut own, local)?;
+        self.put(signed);
+        Ok(())
+    }
+
     /// Announces what is announced already, with the documents held now.
     fn announce_again(&self) -> Result<(), LocalError> {
         let mut own = self.own();
@@ -197,10 +229,21 @@ impl Core {
     }
 
     fn sign(&self, own: &mut Own, local: Local) -> Result<(), LocalError> {
-        own.documents = self.library.documents().digest();
-        let signed = own.sign(local)?;
-        self.put(own, signed);
+        let signed = self.signed(own, local)?;
+        self.put(signed);
+        let rumour = Rumour {
+            node: own.id(),
+            hops: hops(self.members_alive()),
+            from: None,
+        };
+        self.tell(rumour, Instant::now());
         Ok(())
+    }
+
+    fn signed(&self, own: &mut Own, local: Local) -> Result<Signed, LocalError> {
+        own.documents = self.library.documents().digest();
+        own.extras_are_read = self.registry.table().extras_are_read();
+        own.sign(local)
     }
 
     /// Begins a life that outranks `generation`.
@@ -223,9 +266,9 @@ impl Core {
         )
     }
 
+    /// Puts it into the table, and has chitchat reconcile it.
     fn put(
         &self,
-        own: &Own,
         Signed {
             record,
             manifest,
@@ -233,12 +276,6 @@ impl Core {
         }: Signed,
     ) {
         self.registry.set_own(record, manifest, vetted);
-        let rumour = Rumour {
-            node: own.id(),
-            hops: hops(self.members_alive()),
-            from: None,
-        };
-        self.tell(rumour, Instant::now());
         self.own_changed.notify_one();
     }
 
@@ -384,6 +421,9 @@ fn pick<T: Copy + Ord>(all: &[T], count: usize) -> Vec<T> {
     }
     picked.into_iter().collect()
 }
+
+/// Between two announcements that say nothing but how our calls go.
+const SUMMARY_PAUSE: Duration = Duration::from_secs(30);
 
 /// Frames on their way at once. Three a second go out, so this many wait only when the network stands still.
 const SENDS_MAX: usize = 256;

@@ -80,8 +80,9 @@ mod tests {
     use crate::local::State;
     use crate::metrics::Refusal;
     use crate::names::{DocumentKind, NodeId, OperatorName, ServiceName};
+    use crate::summary::{CallEnd, Summary, SummaryEdge};
     use crate::wire::credentials::{CREDENTIALS_BYTES_MAX, ServiceProof};
-    use crate::wire::manifest::{MANIFEST_BYTES_MAX, Service};
+    use crate::wire::manifest::{Extra, MANIFEST_BYTES_MAX, Service};
     use crate::wire::{Blob, Entry, Row, Vouched};
 
     fn manifest() -> Manifest {
@@ -112,6 +113,34 @@ mod tests {
             calls: vec![ServiceName::parse("db").unwrap()],
             credentials: [2; 32],
             docs: Some([3; 32]),
+            summary: None,
+            later: Vec::new(),
+        }
+    }
+
+    /// One with more than the first version had, something of a later version included.
+    fn extended() -> Manifest {
+        let edge = SummaryEdge {
+            end: CallEnd::Callee,
+            caller: ServiceName::parse("web").unwrap(),
+            callee: ServiceName::parse("orders").unwrap(),
+            protocol: "http".into(),
+            calls: 700,
+            failed: 1,
+            denied: 2,
+            open: 3,
+            percentiles_us: Some([4, 5, 6]),
+        };
+        Manifest {
+            summary: Some(Summary {
+                lasted_s: 61,
+                edges: vec![edge],
+            }),
+            later: vec![Extra {
+                tag: 9,
+                body: Blob(vec![1, 2, 3]),
+            }],
+            ..manifest()
         }
     }
 
@@ -201,6 +230,7 @@ mod tests {
         vec![
             record.0.clone(),
             manifest().encode(),
+            extended().encode(),
             credentials().encode(),
             Frame::SynAck {
                 nonce: 1,
@@ -326,6 +356,31 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_beyond_the_first_version_is_read_carried_or_refused() {
+        let good = extended();
+        assert_eq!(good.encode()[0], 2);
+        assert_eq!(Manifest::decode(&good.encode()), Ok(good.clone()));
+        // Who has nothing more to say is read by everybody.
+        assert_eq!(manifest().encode()[0], 1);
+        refused(|m| {
+            m.later = vec![good.later[0].clone(), good.later[0].clone()];
+        });
+        refused(|m| {
+            m.later = (10..19)
+                .map(|tag| Extra {
+                    tag,
+                    body: Blob(Vec::new()),
+                })
+                .collect();
+        });
+        refused(|m| m.summary = Some(Summary::default()));
+        let mut nothing_more = manifest().encode();
+        nothing_more[0] = 2;
+        nothing_more.push(0);
+        assert_eq!(Manifest::decode(&nothing_more), Err(Refusal::Malformed));
+    }
+
+    #[test]
     fn what_is_too_large_is_not_even_read() {
         assert_eq!(
             Manifest::decode(&vec![1; MANIFEST_BYTES_MAX + 1]),
@@ -355,7 +410,7 @@ mod tests {
 
         #[test]
         fn anything_near_what_is_right_is_read_or_refused(
-            which in 0usize..12,
+            which in 0usize..13,
             edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
             cut in any::<prop::sample::Index>(),
         ) {

@@ -28,6 +28,7 @@ mod registry;
 mod rumours;
 pub mod settings;
 mod state_file;
+pub mod summary;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
@@ -45,3 +46,4 @@ pub use names::{
 };
 pub use proof::{ProofError, Proven, SignError, Signer, Verifier, verify_operator};
 pub use settings::{Clock, Settings};
+pub use summary::{CallEnd, Summary, SummaryEdge};

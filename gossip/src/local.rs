@@ -67,6 +67,9 @@ impl Caps {
     /// It renews certificates.
     pub const ISSUER: Self = Self(1);
 
+    /// It reads manifests that say more than the first version does. The crate says so by itself.
+    pub const READS_EXTRAS: Self = Self(2);
+
     /// Whether all of `other` is among these.
     pub fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0

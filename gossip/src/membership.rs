@@ -16,6 +16,7 @@ use crate::own::{Own, next_generation};
 use crate::proof::Verifier;
 use crate::registry::Registry;
 use crate::settings::Settings;
+use crate::summary::Summary;
 
 /// This node's part in the mesh. Dropping it ends all its tasks without a word to the others; [`Membership::leave`] says goodbye.
 #[derive(Debug)]
@@ -74,6 +75,18 @@ impl Membership {
     /// certificates or services changed.
     pub fn set_local(&self, local: Local) -> Result<(), LocalError> {
         self.core.announce(local)
+    }
+
+    /// Takes in how the calls of this node go, to be told to everybody within a minute or so. May be called as often as one
+    /// likes. Signs at most twice a minute, and only what is new.
+    pub fn summarize(&self, summary: Summary) -> Result<(), LocalError> {
+        self.core.summarize(summary)
+    }
+
+    /// How the calls of the other nodes go, by their own words: those that have any, the dead included until they are
+    /// forgotten, each with the age of what it said.
+    pub fn summaries(&self) -> Vec<(NodeName, Duration, Summary)> {
+        self.core.registry.summaries()
     }
 
     /// The present view of the mesh. Takes no lock.
@@ -149,6 +162,12 @@ impl Membership {
     pub async fn close(&self) {
         self.core.stop();
         self.core.stopped().await;
+    }
+
+    /// Which life and version of ours is the newest.
+    #[cfg(test)]
+    pub(crate) fn announced(&self) -> (u64, u64) {
+        self.core.newest().expect("it was announced at the start")
     }
 
     /// Ends chitchat as a panic in it would.

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::local::{Local, LocalError, LocalService, State};
+use crate::local::{Caps, Local, LocalError, LocalService, State};
 use crate::names::{NodeId, labels_ok};
 use crate::proof::Verifier;
 use crate::settings::{Clock, Settings};
 use crate::state_file::write_atomically;
+use crate::summary::Summary;
 use crate::vetted::Vetted;
 use crate::wire::Blob;
 use crate::wire::credentials::{
@@ -35,6 +36,10 @@ pub(crate) struct Own {
     credentials: Option<Proof>,
     /// The digest of the documents we hold.
     pub(crate) documents: Option<[u8; 32]>,
+    /// How our calls go.
+    pub(crate) summary: Option<Summary>,
+    /// Whether everybody here reads more than the first version of a manifest.
+    pub(crate) extras_are_read: bool,
 }
 
 /// Credentials, kept as long as the chains they were made from. Signatures differ each time, and with them the hash, so making
@@ -75,6 +80,8 @@ impl Own {
             sequence: 0,
             credentials: None,
             documents: None,
+            summary: None,
+            extras_are_read: false,
         }
     }
 
@@ -97,8 +104,13 @@ impl Own {
         self.renew_credentials(&local)?;
         let proof = self.credentials.as_ref().expect("just renewed");
         let sequence = self.sequence + 1;
-        let manifest = self.manifest(&local, sequence, proof.hash);
-        let bytes = manifest.encode();
+        let mut manifest = self.manifest(&local, sequence, proof.hash);
+        let mut bytes = manifest.encode();
+        if bytes.len() > MANIFEST_BYTES_MAX {
+            // What the node is for comes before how its calls go.
+            manifest.summary = None;
+            bytes = manifest.encode();
+        }
         check_size(bytes.len(), MANIFEST_BYTES_MAX)?;
         let signature = local
             .signer
@@ -138,7 +150,7 @@ impl Own {
             state: local.state,
             addrs: local.addrs.clone(),
             zone: local.zone.clone(),
-            caps: local.caps.0,
+            caps: local.caps.0 | Caps::READS_EXTRAS.0,
             services: if local.state == State::Left {
                 Vec::new()
             } else {
@@ -147,6 +159,8 @@ impl Own {
             calls: local.calls.clone(),
             credentials,
             docs: self.documents,
+            summary: self.summary.clone().filter(|_| self.extras_are_read),
+            later: Vec::new(),
         }
     }
 

@@ -17,6 +17,7 @@ use crate::names::{NodeId, NodeName};
 use crate::proof::Verifier;
 use crate::pulse::Pulse;
 use crate::settings::{Clock, Settings};
+use crate::summary::{CallEnd, Summary, SummaryEdge};
 use crate::vetted::{Cache, SKEW_S, Vetted};
 use crate::wire::Vouched;
 use crate::wire::credentials::hash;
@@ -226,6 +227,7 @@ impl Registry {
             table.check_former(node, now, self.dead_grace)?;
         }
         let evidence = (source != Source::Relay).then_some(self.evidence);
+        let changed = table.changed(&manifest, now);
         let before = table.entries.remove(&node);
         if manifest.docs != before.as_ref().and_then(|entry| entry.manifest.docs) {
             self.documents_due.notify_one();
@@ -245,6 +247,7 @@ impl Registry {
                 manifest: Arc::new(manifest),
                 vetted,
                 heard_at: now,
+                changed,
                 pulse,
             },
         );
@@ -260,7 +263,10 @@ impl Registry {
         self.vetted().keep(vetted.clone());
         let mut table = self.table();
         table.cell = manifest.cell;
-        let mut pulse = Pulse::new(now, Some(FOREVER));
+        let changed = table.changed(&manifest, now);
+        let before = table.entries.get(&manifest.node);
+        let pulse = before.map(|before| before.pulse.clone());
+        let mut pulse = pulse.unwrap_or_else(|| Pulse::new(now, Some(FOREVER)));
         pulse.judge(now, false);
         table.entries.insert(
             manifest.node,
@@ -269,6 +275,7 @@ impl Registry {
                 manifest: Arc::new(manifest),
                 vetted,
                 heard_at: now,
+                changed,
                 pulse,
             },
         );
@@ -407,6 +414,23 @@ impl Registry {
             page.records.push(vouched);
         }
         page
+    }
+
+    /// How the calls of the other nodes go, by their own words, with the age of these. What a node says as the callee counts
+    /// only for services that it proved to offer.
+    pub(crate) fn summaries(&self) -> Vec<(NodeName, Duration, Summary)> {
+        let now_s = self.clock.now_s();
+        let table = self.table();
+        let others = table.entries.iter().filter(|(node, _)| **node != self.own);
+        let said = others.filter_map(|(_, entry)| {
+            let mut summary = entry.manifest.summary.clone()?;
+            let proven = |edge: &SummaryEdge| {
+                edge.end == CallEnd::Caller || entry.vetted.service_valid(&edge.callee, now_s)
+            };
+            summary.edges.retain(proven);
+            Some((entry.vetted.name.clone(), entry.heard_at.elapsed(), summary))
+        });
+        said.collect()
     }
 
     /// The id of a node by its name.

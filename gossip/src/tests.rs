@@ -3,3 +3,4 @@
 mod behaviour;
 mod documents;
 mod simulation;
+mod summaries;

@@ -7,6 +7,7 @@
 pub(crate) mod credentials;
 pub(crate) mod document;
 pub(crate) mod manifest;
+mod summary;
 
 use std::fmt;
 
@@ -201,7 +202,11 @@ impl<'de> Deserialize<'de> for Blob {
 
 /// Writes the version byte and `value`.
 fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut bytes = vec![VERSION];
+    encode_as(VERSION, value)
+}
+
+fn encode_as<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
+    let mut bytes = vec![version];
     let body = bincode::serde::encode_to_vec(value, config::standard());
     bytes.extend(body.expect("plain structs can always be written to memory"));
     bytes
@@ -209,12 +214,19 @@ fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 
 /// Reads what [`encode`] wrote, and nothing that it would have written differently.
 fn decode<T: Serialize + DeserializeOwned, const LIMIT: usize>(bytes: &[u8]) -> Result<T, Refusal> {
-    let Some((&VERSION, body)) = bytes.split_first() else {
+    decode_as::<_, LIMIT>(VERSION, bytes)
+}
+
+fn decode_as<T: Serialize + DeserializeOwned, const LIMIT: usize>(
+    version: u8,
+    bytes: &[u8],
+) -> Result<T, Refusal> {
+    let Some((first, body)) = bytes.split_first() else {
         return Err(Refusal::Malformed);
     };
     let limited = config::standard().with_limit::<LIMIT>();
     match bincode::serde::decode_from_slice(body, limited) {
-        Ok((value, _)) if encode(&value) == bytes => Ok(value),
+        Ok((value, _)) if *first == version && encode_as(version, &value) == bytes => Ok(value),
         _ => Err(Refusal::Malformed),
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::Admitted;
 use crate::catalogue::Liveness;
-use crate::local::State;
+use crate::local::{Caps, State};
 use crate::metrics::Refusal;
 use crate::names::NodeId;
 use crate::pulse::Pulse;
@@ -24,6 +24,8 @@ pub(crate) struct Entry {
     pub(crate) manifest: Arc<Manifest>,
     pub(crate) vetted: Arc<Vetted>,
     pub(crate) heard_at: Instant,
+    /// When it last said something else than how its calls go, and as which of its announcements.
+    pub(crate) changed: (Instant, u64),
     pub(crate) pulse: Pulse,
 }
 
@@ -60,6 +62,19 @@ impl Entry {
 }
 
 impl Table {
+    /// Whether everybody who may be here reads manifests that say more than the first version.
+    pub(crate) fn extras_are_read(&self) -> bool {
+        let mut here = self.entries.values().filter(|entry| entry.here());
+        here.all(|entry| Caps(entry.manifest.caps).has(Caps::READS_EXTRAS))
+    }
+
+    /// Since when, and as of which announcement, a node says what it says in `manifest`.
+    pub(super) fn changed(&self, manifest: &Manifest, now: Instant) -> (Instant, u64) {
+        let before = self.entries.get(&manifest.node);
+        let same = before.filter(|before| before.manifest.tells_same(manifest));
+        same.map_or((now, manifest.sequence), |before| before.changed)
+    }
+
     /// Judges a record that says it is ours. Only what the present life does not outrank is worth a look at its signature.
     pub(super) fn check_own(&self, manifest: &Manifest) -> Result<Option<Admitted>, Refusal> {
         let Some(own) = self.entries.get(&manifest.node) else {

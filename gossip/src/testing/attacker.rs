@@ -187,6 +187,8 @@ impl Attacker {
             calls: Vec::new(),
             credentials: hash(&self.credentials),
             docs: None,
+            summary: None,
+            later: Vec::new(),
         }
     }
 

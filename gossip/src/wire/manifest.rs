@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Blob, decode, encode};
+use super::summary::{decode_summary, encode_summary};
+use super::{Blob, decode, decode_as, encode, encode_as};
 use crate::local::State;
 use crate::metrics::Refusal;
 use crate::names::{Labels, NodeId, ServiceName, labels_ok};
+use crate::summary::Summary;
 
 /// A manifest that has the right shape. Whether it is true only its signature tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +35,17 @@ pub(crate) struct Manifest {
     pub(crate) credentials: [u8; 32],
     /// The digest of the documents the node holds, if it holds any.
     pub(crate) docs: Option<[u8; 32]>,
+    /// How its calls go.
+    pub(crate) summary: Option<Summary>,
+    /// What later versions say.
+    pub(crate) later: Vec<Extra>,
+}
+
+/// What was not in the first manifests. Those who do not know a tag carry it and ignore it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Extra {
+    pub(crate) tag: u16,
+    pub(crate) body: Blob,
 }
 
 /// One announced instance.
@@ -69,16 +82,48 @@ impl Record {
 }
 
 impl Manifest {
+    /// As the first version, which everybody reads, unless there is more to say.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        encode(&ManifestWire::from(self))
+        let manifest = ManifestWire::from(self);
+        let extras = self.extras();
+        if extras.is_empty() {
+            encode(&manifest)
+        } else {
+            encode_as(EXTENDED, &ExtendedWire { manifest, extras })
+        }
+    }
+
+    fn extras(&self) -> Vec<Extra> {
+        let summary = self.summary.as_ref().map(|summary| Extra {
+            tag: SUMMARY_TAG,
+            body: Blob(encode_summary(summary)),
+        });
+        summary.into_iter().chain(self.later.clone()).collect()
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Refusal> {
         if bytes.len() > MANIFEST_BYTES_MAX {
             return Err(Refusal::TooLarge);
         }
-        let wire: ManifestWire = decode::<_, { super::READ_FACTOR * MANIFEST_BYTES_MAX }>(bytes)?;
+        const LIMIT: usize = super::READ_FACTOR * MANIFEST_BYTES_MAX;
+        if bytes.first() != Some(&EXTENDED) {
+            let wire: ManifestWire = decode::<_, LIMIT>(bytes)?;
+            return wire.check().ok_or(Refusal::Malformed);
+        }
+        let wire: ExtendedWire = decode_as::<_, LIMIT>(EXTENDED, bytes)?;
         wire.check().ok_or(Refusal::Malformed)
+    }
+
+    /// Whether the node announces the same as in `other`, how its calls go aside.
+    pub(crate) fn tells_same(&self, other: &Self) -> bool {
+        let same = |other: &Self| Self {
+            sequence: other.sequence,
+            kv_version: other.kv_version,
+            issued: other.issued,
+            summary: other.summary.clone(),
+            ..self.clone()
+        };
+        *other == same(other)
     }
 
     /// Where gossip with this node goes. Fixed for one generation.
@@ -114,6 +159,13 @@ pub(crate) fn word_ok(text: &str) -> bool {
         && text
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/'))
+}
+
+/// A manifest with more than the first version has.
+#[derive(Serialize, Deserialize)]
+struct ExtendedWire {
+    manifest: ManifestWire,
+    extras: Vec<Extra>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -191,6 +243,25 @@ impl From<&Service> for ServiceWire {
     }
 }
 
+impl ExtendedWire {
+    /// Each tag once and in order, and at least one, or the first version would have been used.
+    fn check(self) -> Option<Manifest> {
+        let counts_ok = (1..=EXTRAS_MAX).contains(&self.extras.len());
+        if !counts_ok || !self.extras.is_sorted_by(|a, b| a.tag < b.tag) {
+            return None;
+        }
+        let mut manifest = self.manifest.check()?;
+        for extra in self.extras {
+            if extra.tag == SUMMARY_TAG {
+                manifest.summary = Some(decode_summary(&extra.body.0)?);
+            } else {
+                manifest.later.push(extra);
+            }
+        }
+        Some(manifest)
+    }
+}
+
 impl ManifestWire {
     /// Everything that can be said about a manifest without knowing anything else.
     fn check(self) -> Option<Manifest> {
@@ -241,6 +312,8 @@ impl ManifestWire {
                 calls,
                 credentials: self.credentials,
                 docs: self.docs,
+                summary: None,
+                later: Vec::new(),
             })
     }
 }
@@ -275,6 +348,14 @@ pub(crate) const SERVICES_MAX: usize = 128;
 pub(crate) const CALLS_MAX: usize = 256;
 
 const WORD_BYTES_MAX: usize = 63;
+
+/// The version of a manifest with extras.
+const EXTENDED: u8 = 2;
+
+/// Extras of one manifest: a few versions' worth.
+const EXTRAS_MAX: usize = 8;
+
+const SUMMARY_TAG: u16 = 1;
 
 /// A manifest is good for an hour at most, so that one that was kept back cannot come to life much later.
 const TTL_S_MAX: u32 = 3600;
