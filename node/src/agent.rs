@@ -41,7 +41,7 @@ use crate::notify::Notifier;
 use crate::plaintext;
 use crate::renewal::{self, Renewer};
 use crate::state::StateDir;
-use crate::survey::Survey;
+use crate::survey::{self, Survey};
 use crate::telemetry::access;
 use crate::telemetry::log::Level;
 use crate::telemetry::{Recorder, metrics};
@@ -175,6 +175,7 @@ impl Agent {
         background.spawn(host.clone().follow_catalogue());
         background.spawn(host.edges.clone().keep());
         background.spawn(Survey::keep(host.clone()));
+        background.spawn(survey::tell(host.clone()));
         background.spawn(memory::give_back(host.clone()));
         background.spawn(plaintext::follow(host.clone()));
         let mut listeners = Listeners::new(host.clone());

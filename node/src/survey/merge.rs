@@ -30,6 +30,8 @@ pub(super) enum Source {
     Live,
     /// It answered us.
     Asked,
+    /// It tells everybody.
+    Gossip,
 }
 
 /// Calls of several nodes.
@@ -154,6 +156,7 @@ impl Source {
         match self {
             Self::Live => "live",
             Self::Asked => "asked",
+            Self::Gossip => "gossip",
         }
     }
 }
