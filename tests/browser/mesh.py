@@ -1,42 +1,122 @@
-"""Looks at the dashboard of an agent in a real mesh, then kills another agent and watches it go.
+"""Looks at every page of the dashboard of an agent in a real mesh, then kills another agent and watches it go.
 
-    mesh.py URL PID SHOTS
-
-PID is the agent of n3. Prints what was looked at, as JSON.
+Calls are made all the while. Prints what was looked at, as JSON.
 """
 
+import argparse
 import json
 import os
 import signal
-import sys
+import threading
+import urllib.error
+import urllib.request
 
 from playwright.sync_api import expect
 from stage import PATIENCE_MS, stage
 
+# How often each call is made, so that there is something to see and a core left to see it with.
+PAUSE_S = 0.1
 
-def look(stage, url):
-    page = stage.page
+# Page, and words that it must show.
+PAGES = {
+    "map": ["orders", "Who calls whom"],
+    "services": ["orders", "stock"],
+    "services/orders": ["web", "batch", "denied", "n2", "n3", "host=n2"],
+    "services/stock": ["orders", "nothing allows it", "Mode audit"],
+    "nodes": ["n1 (this one)", "n2", "n3", "ends in"],
+    "nodes/n3": ["spiffe://mesh.test/node/n3", "orders", "the same"],
+    "certificates": ["spiffe://mesh.test/svc/web", "n3", "intermediate of this issuer"],
+    "routes": ["None: calls go to any instance."],
+    "documents": ["policy/orders", "in force"],
+    "documents/policy/orders": ["Revision 2", "Revision 1", 'from = ["web"]', 'from = ["web", "shop"]'],
+    "host": ["/services.d/call-orders-as-web.toml:1"],
+    "explain?caller=batch&callee=orders": ["denied: nothing allows it", "n3"],
+}
+
+
+def call(urls, stop):
+    while not stop.wait(PAUSE_S):
+        for url in urls:
+            try:
+                urllib.request.urlopen(url, timeout=10).read()
+            except urllib.error.HTTPError:
+                pass
+
+
+def look(one, url):
+    page = one.page
     page.goto(url)
-    expect(page.locator("#live")).to_have_text("Live", timeout=PATIENCE_MS)
-    expect(page.locator("#service-list")).to_contain_text("orders")
-    page.locator("summary").first.click()
-    stage.show("mesh")
+    expect(page.locator("#live")).to_have_text("Live")
+    for path, words in PAGES.items():
+        page.goto(f"{url}#/{path}")
+        for word in words:
+            expect(page.locator("main")).to_contain_text(word)
+        one.show("mesh-" + path.split("?")[0].replace("/", "-"))
 
 
-def lose(stage, pid):
+def walk(one, url):
+    """By keyboard alone: past the pages to the graph, from service to service, into one, and back."""
+    page = one.page
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto(f"{url}#/")
+    page.locator("#picture a.box").first.wait_for()
+    page.locator("#picture").focus()
+    page.keyboard.press("Tab")
+    first = page.evaluate("document.activeElement.dataset.name")
+    page.keyboard.press("ArrowRight")
+    second = page.evaluate("document.activeElement.dataset.name")
+    assert first and second and first != second, (first, second)
+    page.keyboard.press("Enter")
+    expect(page.locator("#service-name")).to_have_text(second)
+    expect(page.locator("#service-name")).to_be_focused()
+    page.go_back()
+    expect(page.locator("#map")).to_be_visible()
+
+
+def follow(one, url):
+    """Numbers of the graph come with the calls: the edge of the denied caller, in words, in the table."""
+    page = one.page
+    page.goto(f"{url}#/")
+    page.get_by_role("button", name="Table").click()
+    row = page.locator("#map-table tr", has=page.get_by_role("link", name="batch"))
+    expect(row).to_contain_text("all denied")
+    expect(page.locator("#map-table tr", has=page.get_by_role("link", name="web"))).to_contain_text("100")
+    one.show("mesh-table")
+    page.get_by_role("button", name="Graph").click()
+
+
+def lose(one, url, pid):
     """The end of an agent is seen without a reload."""
-    row = stage.page.locator("#node-table tr", has_text="n3")
+    page = one.page
+    page.goto(f"{url}#/nodes")
+    row = page.locator("#node-list tr", has=page.get_by_role("link", name="n3"))
     expect(row).to_contain_text("alive")
     os.kill(pid, signal.SIGKILL)
-    expect(row).to_contain_text("dead", timeout=PATIENCE_MS)
-    stage.show("mesh-without-n3")
+    expect(row).to_contain_text("dead")
+    one.show("mesh-nodes-without-n3")
+    page.goto(f"{url}#/services/orders")
+    expect(page.locator("#service-tiles")).to_contain_text("1 of")
+    one.show("mesh-services-orders-without-n3")
 
 
-def main(url, pid, shots):
-    with stage(shots) as one:
-        look(one, url)
-        lose(one, int(pid))
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--at", required=True, help="address of the dashboard")
+    parser.add_argument("--call", action="append", default=[], help="what is called all the while")
+    parser.add_argument("--pid", type=int, required=True, help="process of the agent that is killed, n3")
+    parser.add_argument("--shots", required=True, help="where pictures go")
+    given = parser.parse_args()
+    expect.set_options(timeout=PATIENCE_MS)
+    stop = threading.Event()
+    calls = threading.Thread(target=call, args=(given.call, stop), daemon=True)
+    calls.start()
+    with stage(given.shots) as one:
+        look(one, given.at)
+        walk(one, given.at)
+        follow(one, given.at)
+        lose(one, given.at, given.pid)
         print(json.dumps({"pictures": one.taken}))
+    stop.set()
 
 
-main(*sys.argv[1:])
+main()

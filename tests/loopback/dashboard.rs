@@ -1,10 +1,10 @@
 //! The dashboard as a browser meets it: the page, and what it is told while the mesh changes.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 use harness::apps::Moody;
-use harness::{Mesh, Need, Node, browser, need, peers, stream, turn};
+use harness::{Mesh, Need, Node, browser, need, peers, stream, turn, wait_until};
 use serde_json::Value;
 
 /// The events of one agent.
@@ -93,34 +93,94 @@ fn a_node_that_is_killed_is_seen_on_the_dashboard_of_another() {
     });
 }
 
+/// web calls orders, which calls stock, which enforces nothing; batch calls orders and may not.
+struct Shop {
+    mesh: Mesh,
+    calls: Vec<SocketAddr>,
+    _apps: Vec<Moody>,
+}
+
+impl Shop {
+    fn open() -> Self {
+        let mesh = Mesh::loopback(&[
+            ("n1", &["web", "batch"]),
+            ("n2", &["orders"]),
+            ("n3", &["orders", "stock"]),
+        ]);
+        let [n1, n2, n3] = ["n1", "n2", "n3"].map(|name| mesh.node(name));
+        let apps = [n2, n3].map(|node| Moody::well(node.host()));
+        for (node, app) in [n2, n3].into_iter().zip(&apps) {
+            let labels = format!("labels = {{ host = \"{}\" }}", node.name());
+            node.serve("orders", app.address(), "http", &["web"], &labels);
+            node.in_zone(node.name());
+        }
+        let audit = "mode = \"audit\"";
+        n3.serve("stock", apps[1].address(), "http", &["nobody"], audit);
+        let calls = vec![
+            n1.call("orders", "web"),
+            n1.call("orders", "batch"),
+            n2.call("stock", "orders"),
+        ];
+        mesh.start();
+        mesh.wait_healthy("orders", &["n2", "n3"], crate::PATIENCE);
+        mesh.wait_healthy("stock", &["n3"], crate::PATIENCE);
+        Self {
+            mesh,
+            calls,
+            _apps: apps.into(),
+        }
+    }
+
+    /// A document with two revisions.
+    fn issue(&self) {
+        let (n1, key) = (self.mesh.node("n1"), self.mesh.operator("alice", "policy"));
+        for from in ["[\"web\"]", "[\"web\", \"shop\"]"] {
+            let text = format!(
+                "kind = \"policy\"\nname = \"orders\"\n\n[[grant]]\nservices = [\"orders\"]\nfrom = {from}\n"
+            );
+            let file = self.mesh.scratch().write("orders.toml", &text);
+            let [file, key] = [&file, &key].map(|path| path.display().to_string());
+            n1.must(&["apply", "-f", &file, "--key", &key, "--yes"]);
+        }
+        wait_until(crate::PATIENCE, "the second revision in force", || {
+            n1.document("policy/orders")
+                .is_some_and(|(_, _, in_force)| in_force == Some(2))
+        });
+    }
+}
+
 #[test]
 fn chromium_shows_every_page_and_sees_a_node_go() {
     need!(Need::Agent, Need::Python, Need::Browser);
     let _turn = turn::shared();
-    let mesh = Mesh::loopback(&[
-        ("n1", &["web"]),
-        ("n2", &["orders", "stock"]),
-        ("n3", &["orders"]),
-    ]);
-    let (watcher, other) = (mesh.node("n1"), mesh.node("n3"));
-    let apps: Vec<_> = mesh.nodes()[1..]
-        .iter()
-        .map(|node| (node, Moody::well(node.host())))
-        .collect();
-    for (node, app) in &apps {
-        let labels = format!("labels = {{ host = \"{}\" }}", node.name());
-        node.serve("orders", app.address(), "http", &["web"], &labels);
-    }
-    watcher.call("orders", "web");
-    mesh.start();
-    mesh.wait_healthy("orders", &["n2", "n3"], crate::PATIENCE);
-
+    let shop = Shop::open();
+    shop.issue();
     let mut look = browser::script("mesh.py");
-    look.arg(format!("http://{}/", watcher.admin_address()))
-        .arg(other.pid().to_string())
+    let watcher = shop.mesh.node("n1").admin_address();
+    look.args(["--at", &format!("http://{watcher}/")])
+        .args(["--pid", &shop.mesh.node("n3").pid().to_string()])
+        .arg("--shots")
         .arg(browser::screenshots());
+    for address in &shop.calls {
+        look.args(["--call", &format!("http://{address}/")]);
+    }
     let looked = peers::answer(look);
     assert!(looked["pictures"].as_u64() > Some(0), "{looked}");
+}
+
+/// How long frames take is told, not judged: the machine does other things too.
+#[test]
+fn chromium_shows_two_thousand_instances() {
+    need!(Need::Python, Need::Browser);
+    let _turn = turn::shared();
+    let mut look = browser::script("crowd.py");
+    look.arg("--shots").arg(browser::screenshots());
+    let looked = peers::answer(look);
+    println!(
+        "frames while all changes every second: {}",
+        looked["frames"]
+    );
+    assert!(looked["frames"]["map"]["median_ms"].is_number(), "{looked}");
 }
 
 /// A message or a pulse each five seconds, of three lines: minutes, which nothing here takes.

@@ -15,7 +15,19 @@ const STYLE: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Path, kind and content.
-const FILES: [(&str, &str, &str); 9] = [
+type File = (&'static str, &'static str, &'static str);
+
+macro_rules! script {
+    ($name:literal) => {
+        (
+            concat!("/page/", $name, ".js"),
+            SCRIPT,
+            include_str!(concat!("page/", $name, ".js")),
+        )
+    };
+}
+
+const FILES: &[File] = &[
     ("/", HTML, include_str!("page/index.html")),
     (
         "/page/icon.svg",
@@ -23,16 +35,28 @@ const FILES: [(&str, &str, &str); 9] = [
         include_str!("page/icon.svg"),
     ),
     ("/page/style.css", STYLE, include_str!("page/style.css")),
-    ("/page/main.js", SCRIPT, include_str!("page/main.js")),
-    ("/page/live.js", SCRIPT, include_str!("page/live.js")),
-    ("/page/dom.js", SCRIPT, include_str!("page/dom.js")),
-    ("/page/words.js", SCRIPT, include_str!("page/words.js")),
-    (
-        "/page/services.js",
-        SCRIPT,
-        include_str!("page/services.js"),
-    ),
-    ("/page/explain.js", SCRIPT, include_str!("page/explain.js")),
+    ("/page/parts.css", STYLE, include_str!("page/parts.css")),
+    script!("main"),
+    script!("pages"),
+    script!("live"),
+    script!("dom"),
+    script!("table"),
+    script!("tiles"),
+    script!("words"),
+    script!("signals"),
+    script!("problems"),
+    script!("calls"),
+    script!("map"),
+    script!("graph"),
+    script!("layout"),
+    script!("picture"),
+    script!("services"),
+    script!("policy"),
+    script!("nodes"),
+    script!("documents"),
+    script!("diff"),
+    script!("host"),
+    script!("explain"),
 ];
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
 // The form that asks what would become of a call.
 
-import { $, Table, el, show } from './dom.js';
-import { count, lines, said } from './words.js';
+import { $, el, show } from './dom.js';
+import { asked } from './pages.js';
+import { Table } from './table.js';
+import { count, lines, link, said } from './words.js';
 
 const FIELDS = ['caller', 'callee', 'method', 'path', 'from'];
 
 const judged = new Table($('judged-table'), 'What each instance would do', [
-  ['Node', one => one.node],
+  ['Node', one => link('nodes', one.node)],
   ['Calls go there', one => said(one.used ? `yes: ${one.because}` : `no: ${one.because}`, one.used ? 'good' : 'off')],
   ['Verdict', one => verdict(one)],
   ['Rule', one => one.verdict?.rule ?? ''],
@@ -48,10 +50,11 @@ function in_words({ node, question, route, instances }) {
   return said.join(' ');
 }
 
-export function suggest(services, nodes, upstreams) {
-  fill('callees', services);
-  fill('callers', [...new Set([...upstreams, ...services])]);
-  fill('froms', nodes);
+export function draw_explain(live) {
+  const names = kind => live.all(kind).map(([name]) => name);
+  fill('callees', names('service'));
+  fill('callers', [...new Set([...(live.status?.upstreams ?? []).map(one => one.caller), ...names('service')])]);
+  fill('froms', names('node'));
 }
 
 function fill(id, names) {
@@ -59,6 +62,14 @@ function fill(id, names) {
   if (list.dataset.names === names.join()) return;
   list.dataset.names = names.join();
   list.replaceChildren(...names.map(name => el('option', { value: name })));
+}
+
+// A link that asks fills in the form: #/explain?caller=web&callee=orders.
+export function take_question() {
+  const query = asked();
+  if (![...query.keys()].length) return;
+  for (const name of FIELDS) $(name).value = query.get(name) ?? '';
+  if ($('caller').value && $('callee').value) $('question').requestSubmit();
 }
 
 $('question').addEventListener('submit', ask);

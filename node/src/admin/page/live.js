@@ -1,15 +1,16 @@
 // What the agent tells, kept up to date; and whether it still tells it.
 
+import { ORDER } from './words.js';
+
 const LOST_MS = 12_000; // two pulses missed
 const BROKEN_MS = 8_000; // the connection is known to be gone; an agent ends each one after two minutes
 const AGAIN_MS = 3_000;
 
-// n2 before n10.
-const ORDER = new Intl.Collator('en', { numeric: true });
+const KINDS = ['status', 'node', 'service', 'edge', 'gap', 'route', 'document'];
 
 export class Live {
   constructor(on_news) {
-    this.items = new Map(['status', 'node', 'service', 'route', 'document'].map(kind => [kind, new Map()]));
+    this.items = new Map(KINDS.map(kind => [kind, new Map()]));
     this.on_news = on_news;
     this.heard = undefined;
     this.began = Date.now();
@@ -71,8 +72,13 @@ export class Live {
     return ['good', 'Live', 0];
   }
 
+  // [name, item] in the order of names.
   all(kind) {
     return [...this.items.get(kind)].sort(([a], [b]) => ORDER.compare(a, b));
+  }
+
+  one(kind, name) {
+    return this.items.get(kind).get(name);
   }
 
   get status() {
