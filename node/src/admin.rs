@@ -9,8 +9,10 @@ mod page;
 mod post;
 pub mod server;
 pub mod socket;
+mod tap;
 pub mod view;
 
 pub use server::{Door, serve};
 pub use socket::{Socket, SocketError};
+pub(crate) use tap::PASS;
 pub use view::Source;

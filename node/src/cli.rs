@@ -35,6 +35,7 @@ mod invite;
 mod join;
 mod judge;
 mod leave;
+mod login;
 mod nodes;
 mod operator;
 mod out;
@@ -46,6 +47,7 @@ mod sign;
 mod starter;
 mod status;
 mod table;
+mod tap;
 mod units;
 mod validate;
 
@@ -79,6 +81,8 @@ enum Command {
     Edges(edges::Edges),
     Routes(routes::Routes),
     Explain(explain::Explain),
+    Tap(tap::Tap),
+    Login(login::Login),
     #[command(hide = true)]
     Judge(judge::Judge),
     Operator(operator::Operator),
@@ -136,6 +140,8 @@ impl Command {
             Self::Edges(command) => command.run(),
             Self::Routes(command) => command.run(),
             Self::Explain(command) => command.run(),
+            Self::Tap(command) => command.run(),
+            Self::Login(command) => command.run(),
             Self::Judge(command) => command.run(),
             Self::Operator(command) => command.run(),
             Self::Apply(command) => command.run(),

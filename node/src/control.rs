@@ -23,6 +23,7 @@ use crate::body::{Body, BoxError, full};
 use crate::host::Host;
 use crate::issuer;
 use crate::survey;
+use crate::tap;
 
 pub use client::{Client, ControlError};
 
@@ -34,6 +35,7 @@ pub fn handlers() -> Vec<Handler> {
         Handler::new("/v1/spent", Who::Node, issuer::spent),
         policies::handler(),
         survey::handler(),
+        tap::handler(),
     ];
     own.into_iter()
         .chain(explain::handlers())

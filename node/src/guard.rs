@@ -3,7 +3,7 @@
 mod book;
 mod budget;
 mod gate;
-mod rate;
+pub(crate) mod rate;
 mod tally;
 mod usage;
 

@@ -24,6 +24,7 @@ use crate::policy::Policy;
 use crate::renewal::Trouble;
 use crate::route::{Route, Table};
 use crate::survey::Survey;
+use crate::tap::Taps;
 use crate::telemetry::edges::Edges;
 use crate::telemetry::metrics;
 use crate::telemetry::otlp::Place;
@@ -74,6 +75,8 @@ pub struct Host {
     pub edges: Arc<Edges>,
     /// What other nodes say of theirs, while somebody looks.
     pub survey: Survey,
+    /// Who looks at calls of this host.
+    pub taps: Arc<Taps>,
     /// Copies of requests that may be under way.
     pub mirrors: Arc<Semaphore>,
     /// Where spans go.
@@ -146,6 +149,7 @@ impl Host {
             routes: ArcSwap::from_pointee(Table::default().with_local(&parts.config.routes)),
             edges: Arc::default(),
             survey: Survey::default(),
+            taps: Arc::default(),
             mirrors: Arc::new(Semaphore::new(MIRRORS_MAX)),
             looks: Turns::default(),
             issuer: ArcSwapOption::empty(),
@@ -227,7 +231,7 @@ impl Host {
             return known.clone();
         }
         let edge = self.edges.live(side, caller, callee, protocol);
-        let new = Series::new(side, caller, callee, protocol, edge);
+        let new = Series::tapped(side, caller, callee, protocol, edge, self.taps.clone());
         // Past the bound it is made for this connection alone, and counts as `other`.
         if series.len() < metrics::SERIES_MAX {
             series.insert(key, new.clone());

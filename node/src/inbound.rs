@@ -410,7 +410,12 @@ fn line(
         protocol,
     );
     let mut line = match request {
-        Some(request) => AccessLine::request(&series, request.method(), request.uri().path()),
+        Some(request) => {
+            let path = request.uri().path();
+            let mut line = AccessLine::request(&series, request.method(), path);
+            line.see(request.headers());
+            line
+        }
         None => AccessLine::connection(&series),
     };
     if known.is_none() {

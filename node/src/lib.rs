@@ -38,6 +38,7 @@ pub mod operator;
 pub mod outbound;
 pub mod pass;
 pub mod path;
+mod percent;
 pub mod plaintext;
 pub mod policy;
 pub mod proxy_protocol;
@@ -50,6 +51,7 @@ pub mod route;
 mod span;
 pub mod state;
 pub mod survey;
+pub mod tap;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;

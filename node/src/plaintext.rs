@@ -267,6 +267,7 @@ async fn call(
     let service = &entry.service;
     let series = host.series(Side::Callee, OTHER, service.name.as_str(), Protocol::Http);
     let mut line = AccessLine::request(&series, request.method(), request.uri().path());
+    line.see(request.headers());
     begin(&mut line, host, ip);
     line.trace(request.headers_mut(), host.traces.current().as_ref());
     let (tongue, version) = (Tongue::of(request.headers()), request.version());

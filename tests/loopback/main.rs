@@ -19,6 +19,7 @@ mod revocation;
 mod routes;
 mod shipped;
 mod smuggling;
+mod tap;
 mod tcp;
 mod websocket;
 mod words;

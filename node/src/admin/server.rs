@@ -25,7 +25,9 @@ use super::origin;
 use super::page;
 use super::post::post;
 use super::socket::Socket;
+use super::tap::tap;
 use super::view::Source;
+use crate::pass;
 use crate::policy::explain::Question;
 use crate::telemetry::Format;
 use crate::telemetry::edges::Window;
@@ -43,7 +45,7 @@ const FIELDS_MAX: usize = 64;
 /// Time for the head of a request, and for the next one on a kept connection.
 const HEAD_WAIT: Duration = Duration::from_secs(10);
 
-/// Longest life of a connection, so that a reader that stops reading frees its place. A dashboard comes back by itself.
+/// Long enough for what is asked once, short enough to notice who is gone.
 const CONNECTION_LIFE: Duration = Duration::from_secs(120);
 
 /// Time for answers under way when the agent stops.
@@ -76,6 +78,17 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 enum Asker {
     Local,
     Tcp { reached: IpAddr, dashboard: bool },
+}
+
+impl Asker {
+    /// Longest life of a connection, so that a reader that stops reading frees its place. A dashboard comes back by itself;
+    /// a command looks for as long as its pass lets it.
+    fn patience(self) -> Duration {
+        match self {
+            Self::Local => pass::LIFETIME_MAX,
+            Self::Tcp { .. } => CONNECTION_LIFE,
+        }
+    }
 }
 
 /// What all conversations at one door share.
@@ -164,7 +177,7 @@ async fn converse(
         }
         connection.await
     };
-    match timeout(CONNECTION_LIFE, conversation).await {
+    match timeout(asker.patience(), conversation).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "admin connection broke"),
         Err(_elapsed) => tracing::debug!("admin connection outlived its time"),
@@ -200,6 +213,7 @@ async fn take(request: Request<Incoming>, asker: Asker, desk: &Desk) -> Answer {
         (&Method::GET | &Method::HEAD, _) if path == "/metrics" => {
             metrics(Format::wanted(request.headers()), &*desk.source)
         }
+        (&Method::GET, _) if path == "/v1/tap" => tap(&request, &*desk.source),
         (&Method::GET | &Method::HEAD, asker) => answer(path, asker, &*desk.source),
         _ => only_reading(),
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use starling_gossip::DocumentKey;
 
 use crate::policy::explain::{Answer, Question};
+use crate::tap::{Ask, Tap};
 use crate::telemetry::Format;
 use crate::telemetry::edges::Window;
 
@@ -39,6 +40,8 @@ pub trait Source: Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<Explained, String>>;
     /// Who may call a service, in the words of the nodes that run it. Waits for them.
     fn policy(&self, service: String) -> BoxFuture<'static, Result<Vec<NodePolicy>, String>>;
+    /// Opens a tap on live calls, if the pass that comes with it holds.
+    fn tap(&self, ask: Ask) -> Result<Tap, Refused>;
     fn documents(&self) -> Vec<Document>;
     /// One document with its history; with nothing in it if nobody ever made it.
     fn document(&self, key: &DocumentKey) -> History;
@@ -86,6 +89,9 @@ pub struct Status {
     /// Who still calls without the mesh, the latest first.
     #[serde(default)]
     pub plaintext: Vec<PlaintextCaller>,
+    /// Where a browser on this host finds the dashboard, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dashboard: Option<String>,
     pub config: Config,
 }
 

@@ -231,7 +231,7 @@ async fn verdict(host: &Arc<Host>, question: &Question, node: &str) -> Result<An
 }
 
 /// An error and what caused it, in one line.
-pub(super) fn causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

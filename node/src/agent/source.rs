@@ -26,6 +26,7 @@ use crate::host::Host;
 use crate::policy::explain::Question;
 use crate::renewal::Trouble;
 use crate::survey;
+use crate::tap::{Ask, Tap};
 use crate::telemetry::edges::Window;
 use crate::telemetry::{Format, Recorder};
 
@@ -173,6 +174,10 @@ impl Source for View {
                 .map(|upstream| self.upstream(upstream))
                 .collect(),
             plaintext: plaintext(host),
+            dashboard: config
+                .admin
+                .dashboard
+                .then(|| format!("http://{}/", config.admin.listen)),
             config: view::Config {
                 directory: facts.directory.display().to_string(),
                 age_s: known.taken.elapsed().as_secs(),
@@ -231,6 +236,10 @@ impl Source for View {
 
     fn check(&self) -> BoxFuture<'static, check::agent::Agent> {
         Box::pin(super::check::facts(self.host.clone(), self.facts.clone()))
+    }
+
+    fn tap(&self, ask: Ask) -> Result<Tap, view::Refused> {
+        Tap::open(&self.host, ask)
     }
 
     fn routes(&self) -> Vec<view::Route> {

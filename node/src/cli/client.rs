@@ -4,11 +4,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
@@ -86,6 +87,47 @@ pub(crate) async fn post_for<T: DeserializeOwned>(
     let request = [head.as_bytes(), body].concat();
     let answer = exchange(connect(socket).await?, &request).await?;
     serde_json::from_slice(&body_of(answer)?).map_err(ClientError::NotUnderstood)
+}
+
+/// Asks for `path`, with one more header field, and hands over each message of the answer's events until it ends or is enough.
+pub(crate) async fn follow(
+    socket: &Path,
+    path: &str,
+    (name, value): (&str, &str),
+    mut each: impl FnMut(&str) -> ControlFlow<()>,
+) -> Result<(), ClientError> {
+    let mut stream = BufReader::new(connect(socket).await?);
+    let request = format!("GET {path} HTTP/1.0\r\nhost: localhost\r\n{name}: {value}\r\n\r\n");
+    let sent = stream.write_all(request.as_bytes()).await;
+    sent.map_err(ClientError::Broken)?;
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        head += &line(&mut stream).await?.ok_or(ClientError::NotHttp)?;
+    }
+    let answer = parse(head.as_bytes()).ok_or(ClientError::NotHttp)?;
+    if answer.status != 200 {
+        let mut body = Vec::new();
+        let read = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut body).await;
+        read.map_err(ClientError::Broken)?;
+        return body_of(Answer { body, ..answer }).map(drop);
+    }
+    while let Some(line) = line(&mut stream).await? {
+        let message = line.strip_prefix("data: ").map(str::trim_end);
+        if message.is_some_and(|message| each(message).is_break()) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The next line with its end; none at the end. The agent says something all the time, if only that nothing is new.
+async fn line(stream: &mut BufReader<UnixStream>) -> Result<Option<String>, ClientError> {
+    let mut line = String::new();
+    let mut bounded = stream.take(LINE_BYTES_MAX);
+    let read = timeout(SILENCE, bounded.read_line(&mut line)).await;
+    let length = read.map_err(|_elapsed| ClientError::TimedOut { wait: SILENCE })?;
+    let length = length.map_err(ClientError::Broken)?;
+    Ok((length > 0).then_some(line))
 }
 
 async fn connect(socket: &Path) -> Result<UnixStream, ClientError> {
@@ -198,6 +240,10 @@ fn parse(bytes: &[u8]) -> Option<Answer> {
 
 /// A healthy agent answers in a millisecond.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// It says every five seconds that it is there.
+const SILENCE: Duration = Duration::from_secs(20);
+/// One message of events is smaller.
+const LINE_BYTES_MAX: u64 = 1024 * 1024;
 /// The catalogue of a full cell is about a megabyte.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 

@@ -129,10 +129,7 @@ impl Sign {
     }
 
     fn operator(&self) -> anyhow::Result<Operator> {
-        let given = self.key.clone();
-        let path = given.or_else(|| std::env::var_os(KEY_VARIABLE).map(PathBuf::from));
-        let path = path.ok_or(NoKey)?;
-        Ok(Operator::read(&path)?)
+        operator(self.key.clone())
     }
 
     fn submit(&self, operator: &Operator, plan: &Planned) -> anyhow::Result<()> {
@@ -193,6 +190,13 @@ impl Planned {
     }
 }
 
+/// The operator whose file was given, or is named by the environment.
+pub(super) fn operator(given: Option<PathBuf>) -> anyhow::Result<Operator> {
+    let path = given.or_else(|| std::env::var_os(KEY_VARIABLE).map(PathBuf::from));
+    let path = path.ok_or(NoKey)?;
+    Ok(Operator::read(&path)?)
+}
+
 /// What the agent at `socket` holds of a document.
 pub(super) fn history(socket: &Path, key: &DocumentKey) -> anyhow::Result<view::History> {
     let path = format!("/v1/documents/{key}");
@@ -208,6 +212,12 @@ pub(super) struct NoKey;
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct NotAllowed(String);
+
+impl NotAllowed {
+    pub(super) fn new(why: String) -> Self {
+        Self(why)
+    }
+}
 
 impl NoKey {
     pub(super) fn hint(&self) -> String {

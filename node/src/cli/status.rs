@@ -261,6 +261,7 @@ mod tests {
                 instances: 2,
                 declared: "web.toml:4".into(),
             }],
+            dashboard: None,
             plaintext: vec![view::PlaintextCaller {
                 service: "orders".into(),
                 address: "10.0.0.9".into(),

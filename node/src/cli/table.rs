@@ -37,7 +37,8 @@ impl<const N: usize> Table<N> {
     }
 }
 
-fn plain(cell: &str) -> String {
+/// A text that may come from another host, as a terminal may get it.
+pub(super) fn plain(cell: &str) -> String {
     match cell {
         "" => "-".to_owned(),
         _ if cell.chars().any(char::is_control) => cell.escape_debug().to_string(),

@@ -55,6 +55,7 @@ async fn call(
     let tracer = route.host.traces.current();
     line.trace(request.headers_mut(), tracer.as_ref());
     drop(tracer);
+    line.see(request.headers());
     let (tongue, version) = (Tongue::of(request.headers()), request.version());
     let connection = hyper::upgrade::on(&mut request);
     match send(route, source, request, &mut line).await {

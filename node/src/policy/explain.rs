@@ -7,6 +7,7 @@ use starling_transport::{SpiffeId, TrustDomain};
 use super::compile::{Entry, Snapshot};
 use super::judge::{Subject, Verdict, Why};
 use crate::config::{Mode, Protocol};
+use crate::percent::{decoded, encoded};
 
 /// May `caller` call `callee`, with this request if there is one?
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,10 +138,7 @@ impl Question {
         let fields = fields
             .into_iter()
             .chain(headers)
-            .filter_map(|(name, value)| {
-                let value: String = value?.bytes().map(encoded).collect();
-                Some(format!("{name}={value}"))
-            });
+            .filter_map(|(name, value)| Some(format!("{name}={}", encoded(value?))));
         fields.collect::<Vec<_>>().join("&")
     }
 
@@ -208,25 +206,6 @@ fn text(verdict: &Verdict<'_>) -> String {
         }
         _ => why,
     }
-}
-
-fn encoded(byte: u8) -> String {
-    match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    }
-}
-
-fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut parts = text.split('%');
-    bytes.extend_from_slice(parts.next()?.as_bytes());
-    for part in parts {
-        let (pair, rest) = (part.get(..2)?, part.get(2..)?);
-        bytes.push(u8::from_str_radix(pair, 16).ok()?);
-        bytes.extend_from_slice(rest.as_bytes());
-    }
-    String::from_utf8(bytes).ok()
 }
 
 /// Header fields that one question may have; a request may have a hundred.

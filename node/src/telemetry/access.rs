@@ -23,6 +23,7 @@ use super::series::{Series, Traffic};
 use super::trace::{self, Span, TraceId, Tracer};
 use crate::reason::Reason;
 use crate::route::Rule;
+use crate::tap;
 
 pub use log::{Field, Fields, TARGET, configure};
 
@@ -45,6 +46,7 @@ pub struct AccessLine {
     rule: Option<Box<str>>,
     trace: Option<TraceId>,
     span: Option<Box<Span>>,
+    fields: Option<Box<[tap::Field]>>,
     is_complete: bool,
 }
 
@@ -54,7 +56,8 @@ struct Request {
     path: Box<str>,
 }
 
-/// A call that ended. Whatever is told of calls is made of this: metrics, the history of edges, the log.
+/// A call that ended. Whatever is told of calls is made of this: metrics, the history of edges, those
+/// who look at live calls, the log.
 #[derive(Debug)]
 pub struct Ended<'c> {
     pub series: &'c Arc<Series>,
@@ -75,6 +78,8 @@ pub struct Ended<'c> {
     pub trace: Option<TraceId>,
     /// If the trace is sampled and exported from here.
     pub span: Option<&'c Span>,
+    /// The request's header fields, if somebody wanted to see them when it began.
+    pub fields: Option<&'c [tap::Field]>,
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub took: Duration,
@@ -96,6 +101,7 @@ impl AccessLine {
             rule: None,
             trace: None,
             span: None,
+            fields: None,
             is_complete: false,
         }
     }
@@ -108,6 +114,11 @@ impl AccessLine {
             path: shorten(path).into(),
         });
         line
+    }
+
+    /// Keeps of the request's header what somebody wants to see, if anybody looks.
+    pub fn see(&mut self, headers: &HeaderMap) {
+        self.fields = self.series.taps().fields(self.series.callee(), headers);
     }
 
     /// Counts bytes from elsewhere, such as a body that outlives the task of the request.
@@ -199,6 +210,7 @@ impl AccessLine {
             denied_by: self.rule.as_deref(),
             trace: self.trace,
             span: self.span.as_deref(),
+            fields: self.fields.as_deref(),
             bytes_in: self.traffic.bytes_in(),
             bytes_out: self.traffic.bytes_out(),
             took: self.began.elapsed(),
@@ -211,6 +223,7 @@ impl Ended<'_> {
     fn tell(&self) {
         self.series.ended(self);
         self.series.edge().ended(self);
+        self.series.taps().tell(self);
         self.log();
         if let Some(span) = self.span {
             span.close(self);

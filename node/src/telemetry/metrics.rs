@@ -73,6 +73,12 @@ pub const PASSES_REFUSED: &str = "starling_passes_refused_total";
 pub const SPANS_EXPORTED: &str = "starling_spans_exported_total";
 /// Spans that none took.
 pub const SPANS_DROPPED: &str = "starling_spans_dropped_total";
+/// Taps open at this node.
+pub const TAPS_OPEN: &str = "starling_taps_open";
+/// Taps that began at this node.
+pub const TAPS: &str = "starling_taps_total";
+/// Calls that taps matched.
+pub const TAPPED: &str = "starling_tapped_calls_total";
 /// Tasks that ended by panic.
 pub const TASK_PANICS: &str = "starling_task_panics_total";
 /// What was counted as `other` for want of room.
@@ -186,6 +192,25 @@ pub(crate) fn documents(count: &crate::documents::Count) {
         ("lost", count.lost),
     ] {
         gauge!(DOCUMENTS, "state" => state).set(count as f64);
+    }
+}
+
+/// So many operators look at calls of this node.
+pub(crate) fn taps_open(count: usize) {
+    gauge!(TAPS_OPEN).set(count as f64);
+}
+
+/// An operator looks at calls to `callee`, which runs here or is called from here.
+pub(crate) fn tap_begun(callee: &str) {
+    counter!(TAPS, "callee" => callee.to_owned()).increment(1);
+}
+
+/// What became of calls that an operator wanted to see.
+pub(crate) fn tapped(sent: u64, left_out: u64, lost: u64) {
+    for (outcome, count) in [("sent", sent), ("left_out", left_out), ("lost", lost)] {
+        if count > 0 {
+            counter!(TAPPED, "outcome" => outcome).increment(count);
+        }
     }
 }
 
@@ -335,6 +360,18 @@ fn describe_agent() {
     describe_gauge!(
         DOCUMENTS,
         "Documents by what became of their newest revision on this node; deleted ones are not counted"
+    );
+    describe_gauge!(
+        TAPS_OPEN,
+        "Operators who look at live calls of this node now"
+    );
+    describe_counter!(
+        TAPS,
+        "Times an operator began to look at live calls of this node to the service; the log says who"
+    );
+    describe_counter!(
+        TAPPED,
+        "Calls that an operator wanted to see: sent, left out by the rate, or lost as they came faster than they were fetched"
     );
     describe_counter!(
         PASSES_REFUSED,

@@ -10,6 +10,7 @@ use super::edges::Live;
 use super::metrics as names;
 use super::outcomes::ByRoute;
 use crate::config::Protocol;
+use crate::tap::Taps;
 
 /// Which of the two agents tells of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +34,7 @@ pub struct Series {
     calls_open: Gauge,
     connections_open: Gauge,
     edge: Arc<Live>,
+    taps: Arc<Taps>,
 }
 
 /// The caller's name in labels when it is not one we know.
@@ -69,6 +71,18 @@ impl Series {
         protocol: Protocol,
         edge: Arc<Live>,
     ) -> Arc<Self> {
+        Self::tapped(side, caller, callee, protocol, edge, Arc::default())
+    }
+
+    /// The same, with those who look at the calls.
+    pub fn tapped(
+        side: Side,
+        caller: &str,
+        callee: &str,
+        protocol: Protocol,
+        edge: Arc<Live>,
+        taps: Arc<Taps>,
+    ) -> Arc<Self> {
         let labels = [
             ("side", side.as_str().to_owned()),
             ("caller", caller.to_owned()),
@@ -91,6 +105,7 @@ impl Series {
             calls_open: gauge!(names::CALLS_OPEN, &labels),
             connections_open: gauge!(names::CONNECTIONS_OPEN, &labels),
             edge,
+            taps,
         })
     }
 
@@ -104,6 +119,10 @@ impl Series {
 
     pub fn callee(&self) -> &str {
         &self.callee
+    }
+
+    pub(crate) fn taps(&self) -> &Taps {
+        &self.taps
     }
 
     pub fn protocol(&self) -> Protocol {

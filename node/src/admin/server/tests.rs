@@ -9,6 +9,7 @@ use crate::admin::view::{
     Config, Document, Edges, Explained, Gossip, History, Leaving, Node, NodePolicy, Receipt,
     Refused, Route, Service, Status,
 };
+use crate::tap::{Ask, Tap};
 
 /// An agent that is not ready yet.
 struct Young;
@@ -34,6 +35,7 @@ impl Source for Young {
             services: Vec::new(),
             upstreams: Vec::new(),
             plaintext: Vec::new(),
+            dashboard: None,
             config: Config {
                 directory: "/etc/starling".into(),
                 age_s: 1,
@@ -88,6 +90,14 @@ impl Source for Young {
 
     fn survey(&self, window: Window) -> BoxFuture<'static, Edges> {
         Box::pin(std::future::ready(self.edges(window)))
+    }
+
+    fn tap(&self, ask: Ask) -> Result<Tap, Refused> {
+        Err(Refused {
+            status: 403,
+            error: format!("{} opens nothing", ask.pass),
+            hint: None,
+        })
     }
 
     fn leave(&self) -> Leaving {

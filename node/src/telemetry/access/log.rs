@@ -206,6 +206,7 @@ mod tests {
             denied_by: None,
             trace: Some(trace(seed)),
             span: None,
+            fields: None,
             bytes_in: 0,
             bytes_out: 0,
             took: Duration::from_millis(1),
