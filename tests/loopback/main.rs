@@ -21,6 +21,7 @@ mod shipped;
 mod smuggling;
 mod tap;
 mod tcp;
+mod tutorials;
 mod websocket;
 mod words;
 

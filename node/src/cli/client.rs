@@ -70,7 +70,7 @@ impl ClientError {
 
 /// Asks the agent behind the unix socket for `path` and returns the JSON text of its answer.
 pub(crate) async fn ask(socket: &Path, path: &str) -> Result<Vec<u8>, ClientError> {
-    let answer = get(connect(socket).await?, path).await?;
+    let answer = get(connect(socket).await?, path, &[]).await?;
     body_of(answer)
 }
 
@@ -181,20 +181,29 @@ pub(crate) async fn ask_for<T: DeserializeOwned>(
 
 /// `GET path` at a TCP address.
 pub(crate) async fn get_tcp(address: SocketAddr, path: &str) -> Result<Answer, ClientError> {
-    get(
-        TcpStream::connect(address)
-            .await
-            .map_err(ClientError::Broken)?,
-        path,
-    )
-    .await
+    get_tcp_with(address, path, &[]).await
+}
+
+/// The same with more fields, whose values are visible characters.
+pub(crate) async fn get_tcp_with(
+    address: SocketAddr,
+    path: &str,
+    fields: &[(&str, &str)],
+) -> Result<Answer, ClientError> {
+    let stream = TcpStream::connect(address).await;
+    get(stream.map_err(ClientError::Broken)?, path, fields).await
 }
 
 async fn get<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     path: &str,
+    fields: &[(&str, &str)],
 ) -> Result<Answer, ClientError> {
-    let request = format!("GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n");
+    let fields = fields
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"));
+    let fields: String = fields.collect();
+    let request = format!("GET {path} HTTP/1.0\r\nhost: localhost\r\n{fields}\r\n");
     exchange(stream, request.as_bytes()).await
 }
 

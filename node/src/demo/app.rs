@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 
 use crate::cli::client;
+use crate::telemetry::trace::TRACEPARENT;
 
 /// An app that answers every HTTP request with who it is, where it runs and who called.
 #[derive(Debug)]
@@ -82,18 +83,24 @@ impl Http {
         tokio::time::sleep(self.delay).await;
         let caller = request.headers().get("starling-caller");
         let greeting = self.greeting(caller.and_then(|caller| caller.to_str().ok()));
-        match self.ask(path).await {
+        let trace = request.headers().get(TRACEPARENT);
+        match self
+            .ask(path, trace.and_then(|trace| trace.to_str().ok()))
+            .await
+        {
             Ok(answered) => text(StatusCode::OK, greeting + &answered),
             Err(why) => text(StatusCode::BAD_GATEWAY, why),
         }
     }
 
-    /// What the other service says, if there is one.
-    async fn ask(&self, path: &str) -> Result<String, String> {
+    /// What the other service says, if there is one. The mesh cannot know for which request an app makes a call, so the
+    /// app hands on the trace.
+    async fn ask(&self, path: &str, trace: Option<&str>) -> Result<String, String> {
         let Some(address) = self.calls else {
             return Ok(String::new());
         };
-        match client::get_tcp(address, path).await {
+        let fields = trace.map(|trace| ("traceparent", trace));
+        match client::get_tcp_with(address, path, fields.as_slice()).await {
             Ok(answer) if answer.status == 200 => {
                 Ok(String::from_utf8_lossy(&answer.body).into_owned())
             }
