@@ -7,6 +7,7 @@ mod events;
 mod origin;
 mod page;
 mod post;
+mod scrape;
 pub mod server;
 pub mod socket;
 mod tap;

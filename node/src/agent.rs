@@ -40,6 +40,7 @@ use crate::mesh::{BundleVerifier, QuicCarrier};
 use crate::notify::Notifier;
 use crate::plaintext;
 use crate::renewal::{self, Renewer};
+use crate::scrape::Scrape;
 use crate::state::StateDir;
 use crate::survey::{self, Survey};
 use crate::telemetry::access;
@@ -156,7 +157,7 @@ impl Agent {
         let pool = Pool::new(endpoint.clone(), h3.clone(), config.limits.connect);
         let doors = config.admin.clone();
         access::configure(config.log.access);
-        let facts = Facts::new(recorder, directory.clone(), advertise);
+        let facts = Facts::new(directory.clone(), advertise);
         let host = Host::new(Parts {
             node: node_id.node_name().unwrap_or_default().parse()?,
             identities: identities.clone(),
@@ -164,6 +165,7 @@ impl Agent {
             membership,
             pool,
             control: Control::new(control::handlers()),
+            scrape: Scrape::new(recorder),
         });
         host.traces.configure(&host.config.load().trace);
         // What operators said is in force before anybody is served.

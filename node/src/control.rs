@@ -22,6 +22,7 @@ use crate::agent::{check, explain, policies};
 use crate::body::{Body, BoxError, full};
 use crate::host::Host;
 use crate::issuer;
+use crate::scrape;
 use crate::survey;
 use crate::tap;
 
@@ -36,6 +37,7 @@ pub fn handlers() -> Vec<Handler> {
         policies::handler(),
         survey::handler(),
         tap::handler(),
+        scrape::handler(),
     ];
     own.into_iter()
         .chain(explain::handlers())

@@ -23,6 +23,7 @@ use crate::plaintext::Plaintext;
 use crate::policy::Policy;
 use crate::renewal::Trouble;
 use crate::route::{Route, Table};
+use crate::scrape::Scrape;
 use crate::survey::Survey;
 use crate::tap::Taps;
 use crate::telemetry::edges::Edges;
@@ -56,6 +57,8 @@ pub struct Host {
     pub control: Control,
     /// How often peers may make this agent look at a path.
     pub looks: Turns,
+    /// What this node counts, for whoever asks here or elsewhere.
+    pub scrape: Scrape,
     /// Set while this node is an issuer.
     pub issuer: ArcSwapOption<Role>,
     /// Set while a certificate of this node is due and could not be renewed: of those, the first to end.
@@ -108,6 +111,8 @@ pub struct Parts {
     pub pool: Pool,
     /// See [`Host::control`].
     pub control: Control,
+    /// See [`Host::scrape`].
+    pub scrape: Scrape,
 }
 
 /// Counts a panic that unwinds through it. Held by a task, whose end by panic nobody else would notice.
@@ -146,6 +151,7 @@ impl Host {
             membership: parts.membership,
             pool: parts.pool,
             control: parts.control,
+            scrape: parts.scrape,
             routes: ArcSwap::from_pointee(Table::default().with_local(&parts.config.routes)),
             edges: Arc::default(),
             survey: Survey::default(),

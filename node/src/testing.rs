@@ -17,7 +17,9 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::host::{Host, Parts};
 use crate::mesh::{BundleVerifier, QuicCarrier, SvidSigner};
+use crate::scrape::Scrape;
 use crate::state::{StateDir, TRUST};
+use crate::telemetry::Recorder;
 
 /// One agent's insides, without what faces apps.
 pub(crate) struct Agent {
@@ -109,6 +111,7 @@ impl Ca {
             membership: membership.unwrap(),
             pool: Pool::new(endpoint.clone(), limits.clone(), Duration::from_secs(3)),
             control,
+            scrape: Scrape::new(Recorder::detached()),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(crate::agent::take_sessions(

@@ -19,17 +19,17 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{Answer, json, nothing, only_reading, text, whole};
+use super::answer::{Answer, json, nothing, only_reading, text};
 use super::events::{Live, STREAMS_MAX};
 use super::origin;
 use super::page;
 use super::post::post;
+use super::scrape;
 use super::socket::Socket;
 use super::tap::tap;
 use super::view::Source;
 use crate::pass;
 use crate::policy::explain::Question;
-use crate::telemetry::Format;
 use crate::telemetry::edges::Window;
 
 /// Connections answered at a time; more wait to be accepted. A monitoring system needs one or two, a browser with the
@@ -196,7 +196,7 @@ async fn take(request: Request<Incoming>, asker: Asker, desk: &Desk) -> Answer {
     let path = request.uri().path();
     if let Asker::Tcp { dashboard, .. } = asker
         && !dashboard
-        && !FOR_MONITORING.contains(&path)
+        && !is_for_monitoring(path)
     {
         return nothing();
     }
@@ -210,8 +210,13 @@ async fn take(request: Request<Incoming>, asker: Asker, desk: &Desk) -> Answer {
         (&Method::GET, _) if path == "/v1/policy" => policy(request.uri(), desk).await,
         (&Method::GET, _) if path == "/v1/edges" => edges(request.uri(), desk).await,
         (&Method::GET, _) if path == "/v1/events" => events(&desk.live),
+        (&Method::GET, _) if path == "/v1/sd" => scrape::targets(request.headers(), &*desk.source),
         (&Method::GET | &Method::HEAD, _) if path == "/metrics" => {
-            metrics(Format::wanted(request.headers()), &*desk.source)
+            scrape::own(request.headers(), &*desk.source)
+        }
+        (&Method::GET, _) if scrape::node(path).is_some() => {
+            let node = scrape::node(path).unwrap_or_default();
+            scrape::of(node, request.headers(), &*desk.source).await
         }
         (&Method::GET, _) if path == "/v1/tap" => tap(&request, &*desk.source),
         (&Method::GET | &Method::HEAD, asker) => answer(path, asker, &*desk.source),
@@ -237,14 +242,6 @@ fn answer(path: &str, asker: Asker, source: &dyn Source) -> Answer {
             _ => nothing(),
         },
     }
-}
-
-fn metrics(format: Format, source: &dyn Source) -> Answer {
-    whole(
-        StatusCode::OK,
-        format.content_type(),
-        source.metrics(format),
-    )
 }
 
 /// What would become of a call, which other nodes may have to say.
@@ -303,7 +300,9 @@ fn events(live: &Arc<Live>) -> Answer {
 const DOCUMENT: &str = "/v1/documents/";
 
 /// What is there without a dashboard too.
-const FOR_MONITORING: [&str; 3] = ["/metrics", "/healthz", "/readyz"];
+fn is_for_monitoring(path: &str) -> bool {
+    ["/metrics", "/healthz", "/readyz", "/v1/sd"].contains(&path) || scrape::node(path).is_some()
+}
 
 #[cfg(test)]
 mod tests;

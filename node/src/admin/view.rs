@@ -53,6 +53,14 @@ pub trait Source: Send + Sync + 'static {
     fn ready(&self) -> Result<(), String>;
     /// All metrics, as text.
     fn metrics(&self, format: Format) -> String;
+    /// Those of another node, or in one line why there are none. Waits for it.
+    fn metrics_of(
+        &self,
+        node: String,
+        format: Format,
+    ) -> BoxFuture<'static, Result<String, String>>;
+    /// What Prometheus is to scrape, if it reaches this agent at `address`.
+    fn scraped(&self, address: &str) -> Vec<Scraped>;
 }
 
 /// `/v1/status`: this agent.
@@ -514,6 +522,13 @@ pub struct Rule {
     pub targets: Vec<Target>,
     /// `file:line` of the declaration.
     pub declared: String,
+}
+
+/// An element of `/v1/sd`, in the words of Prometheus: where to scrape a node, and what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scraped {
+    pub targets: Vec<String>,
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A subset of a service's instances, and its share of the calls.

@@ -25,10 +25,11 @@ use crate::documents::Keeper;
 use crate::host::Host;
 use crate::policy::explain::Question;
 use crate::renewal::Trouble;
+use crate::scrape;
 use crate::survey;
 use crate::tap::{Ask, Tap};
+use crate::telemetry::Format;
 use crate::telemetry::edges::Window;
-use crate::telemetry::{Format, Recorder};
 
 /// What only the agent as a whole knows.
 #[derive(Debug)]
@@ -37,7 +38,6 @@ pub(super) struct Facts {
     pub(super) is_draining: AtomicBool,
     /// Cancelled when an operator wants this node to leave.
     pub(super) leaving: CancellationToken,
-    recorder: Recorder,
     pub(super) directory: PathBuf,
     advertise: SocketAddr,
     began: Instant,
@@ -51,13 +51,12 @@ struct ConfigFacts {
 }
 
 impl Facts {
-    pub(super) fn new(recorder: Recorder, directory: PathBuf, advertise: SocketAddr) -> Arc<Self> {
+    pub(super) fn new(directory: PathBuf, advertise: SocketAddr) -> Arc<Self> {
         let now = Instant::now();
         Arc::new(Self {
             is_ready: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
             leaving: CancellationToken::new(),
-            recorder,
             directory,
             advertise,
             began: now,
@@ -283,7 +282,19 @@ impl Source for View {
     }
 
     fn metrics(&self, format: Format) -> String {
-        self.facts.recorder.render(format)
+        self.host.scrape.own(format)
+    }
+
+    fn metrics_of(
+        &self,
+        node: String,
+        format: Format,
+    ) -> BoxFuture<'static, Result<String, String>> {
+        Box::pin(scrape::of(self.host.clone(), node, format))
+    }
+
+    fn scraped(&self, address: &str) -> Vec<view::Scraped> {
+        scrape::targets(&self.host, address)
     }
 }
 

@@ -6,11 +6,13 @@ use std::time::UNIX_EPOCH;
 use http::HeaderMap;
 use http::header::ACCEPT;
 use metrics::Key;
+use serde::{Deserialize, Serialize};
 
 use super::exemplar::Exemplar;
 
 /// How a page of metrics is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Format {
     /// Prometheus' text format 0.0.4.
     Text,

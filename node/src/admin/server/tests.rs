@@ -7,9 +7,10 @@ use tokio::net::{TcpStream, UnixStream};
 use super::*;
 use crate::admin::view::{
     Config, Document, Edges, Explained, Gossip, History, Leaving, Node, NodePolicy, Receipt,
-    Refused, Route, Service, Status,
+    Refused, Route, Scraped, Service, Status,
 };
 use crate::tap::{Ask, Tap};
+use crate::telemetry::Format;
 
 /// An agent that is not ready yet.
 struct Young;
@@ -134,6 +135,24 @@ impl Source for Young {
     fn metrics(&self, format: Format) -> String {
         format!("starling_build_info 1\n# {format:?}\n")
     }
+
+    fn metrics_of(
+        &self,
+        node: String,
+        format: Format,
+    ) -> BoxFuture<'static, Result<String, String>> {
+        Box::pin(std::future::ready(match &*node {
+            "n2" => Ok(format!("up 1\n# {format:?}\n")),
+            _ => Err(format!("no node `{node}` is known here")),
+        }))
+    }
+
+    fn scraped(&self, address: &str) -> Vec<Scraped> {
+        vec![Scraped {
+            targets: vec![address.to_owned()],
+            labels: std::collections::BTreeMap::new(),
+        }]
+    }
 }
 
 /// An admin server at an address of its own, until dropped.
@@ -197,6 +216,12 @@ async fn what_is_reached_over_http_can_only_be_read() {
         ("GET /readyz", 503),
         ("GET /metrics", 200),
         ("GET /metrics?name=x", 200),
+        ("GET /v1/sd", 200),
+        ("GET /v1/nodes/n2/metrics", 200),
+        ("GET /v1/nodes/n3/metrics", 502),
+        ("GET /v1/nodes//metrics", 502),
+        ("POST /v1/sd", 405),
+        ("POST /v1/nodes/n2/metrics", 405),
         ("GET /v1/status", 404),
         ("GET /v1/nodes", 404),
         ("GET /", 200),
@@ -247,6 +272,14 @@ async fn what_is_reached_over_http_can_only_be_read() {
             && page.ends_with("# OpenMetrics\n"),
         "{page}"
     );
+    let found = agent
+        .send("GET /v1/sd HTTP/1.0\r\nhost: localhost:7401\r\n\r\n")
+        .await;
+    assert!(
+        found.contains("content-type: application/json")
+            && found.ends_with(r#"[{"targets":["localhost:7401"],"labels":{}}]"#),
+        "{found}"
+    );
     let why = agent
         .send("GET /readyz HTTP/1.0\r\nhost: localhost\r\n\r\n")
         .await;
@@ -261,6 +294,8 @@ async fn without_a_dashboard_there_is_what_monitoring_needs() {
         ("GET /healthz", 200),
         ("GET /readyz", 503),
         ("GET /metrics", 200),
+        ("GET /v1/sd", 200),
+        ("GET /v1/nodes/n2/metrics", 200),
         ("GET /", 404),
         ("GET /page/main.js", 404),
         ("GET /v1/events", 404),
