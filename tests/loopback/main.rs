@@ -13,6 +13,7 @@ mod http;
 mod lifecycle;
 mod memory;
 mod policy;
+mod prometheus;
 mod protocols;
 mod resilience;
 mod revocation;
