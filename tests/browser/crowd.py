@@ -13,7 +13,7 @@ from serve import Agent
 from stage import PATIENCE_MS, stage
 
 PAGES = ["map", "services", "services/audit-3", f"services/{LONG}", "nodes", "nodes/node-010", "certificates", "routes", "documents",
-         "documents/policy/orders", "host", "explain?caller=cart-1&callee=audit-3"]
+         "documents/policy/orders", "host", "explain?caller=cart-1&callee=audit-3", "tap"]
 # Large pages, which are looked at while they change.
 BUSY = ["map", "services", "nodes", "services/audit-3"]
 

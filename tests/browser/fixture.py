@@ -124,7 +124,7 @@ class Mesh:
             "bytes_in": calls * 300, "bytes_out": calls * 2_100, "open": self.random.randrange(30),
             "reasons": ({"no_instance": failed // 2, "timeout": failed - failed // 2} if ill else {}) | ({"denied": denied} if denied else {}),
         }
-        ends = [{"node": node, "side": side, "zone": ZONES[self.nodes.index(node) % 3], "age_s": 1, "source": "asked"}
+        ends = [{"node": node, "side": side, "zone": ZONES[self.nodes.index(node) % 3], "age_s": 1, "source": "asked", "signals": signals}
                 for side, service in (("caller", caller), ("callee", callee)) for node in self.places[service][:4]]
         if number % 37 == 6:
             ends[0] |= {"source": "gossip", "age_s": 95, "note": "node-004 does not answer"}
@@ -158,6 +158,18 @@ class Mesh:
         return {"service": self.services[0], "origin": "document", "declared": "route/orders@2#1", "warnings": [], "rules": [
             {"rule": "rule \"beta\"", "matches": "header x-beta is 1", "action": "goes on", "targets": [beta | {"percent": 100.0}], "declared": "route/orders@2#3"},
             {"rule": "rule 2", "matches": "every call", "action": "goes on", "targets": [any_of, beta], "declared": "route/orders@2#9"}]}
+
+    pass_ = "starling-pass.fixture"
+
+    def tap(self):
+        yield {"kind": "nodes", "unasked": 0, "nodes": [{"node": "node-001", "state": "answers"}, {"node": "node-004", "state": "silent", "why": "no answer within 5s"}]}
+        for number in range(700):
+            denied, slow = number % 9 == 0, number % 40 == 0
+            yield {"kind": "call", "node": "node-001", "at_ms": 1_790_000_000_000 + number * 37, "side": "callee", "caller": "cart-1", "callee": "audit-3",
+                   "instance": "node-001", "protocol": "http", "method": "GET", "path": f"/audit/{number}/" + "long/" * (number % 5), "bytes_in": 0, "bytes_out": 91,
+                   "status": 403 if denied else 503 if slow else 200, **({"reason": "denied", "rule": "policy/base@7#9"} if denied else {}),
+                   "duration_us": 400_000 if slow else 900 + number, "trace_id": f"{number:032x}", "headers": [{"name": "x-beta", "value": "1"}, {"name": "cookie", "value": None}]}
+        yield {"kind": "missing", "node": "node-001", "left_out": 120, "lost": 3}
 
     def explain(self, question):
         nodes = self.places[question["callee"]]

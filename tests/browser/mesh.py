@@ -31,6 +31,7 @@ PAGES = {
     "documents/policy/orders": ["Revision 2", "Revision 1", 'from = ["web"]', 'from = ["web", "shop"]'],
     "host": ["/services.d/call-orders-as-web.toml:1"],
     "explain?caller=batch&callee=orders": ["denied: nothing allows it", "n3"],
+    "tap": ["Only whoever has an operator's pass may look."],
 }
 
 
@@ -81,8 +82,32 @@ def follow(one, url):
     row = page.locator("#map-table tr", has=page.get_by_role("link", name="batch"))
     expect(row).to_contain_text("all denied")
     expect(page.locator("#map-table tr", has=page.get_by_role("link", name="web"))).to_contain_text("100")
+    # Calls that this host has no part in.
+    expect(page.locator("#map-table tr", has=page.get_by_role("link", name="stock"))).to_contain_text("/s")
     one.show("mesh-table")
     page.get_by_role("button", name="Graph").click()
+
+
+def tap(one, url, pass_):
+    """An address with a pass opens live calls, and does not keep the pass. A bad one is refused in words."""
+    page = one.page
+    page.goto(f"{url}#/tap")
+    page.get_by_label("Calls to").fill("orders")
+    page.get_by_label("Pass").fill("nonsense")
+    page.get_by_role("button", name="Look").click()
+    expect(page.locator("#tap-note")).to_contain_text("✕")
+    page.goto(f"{url}#pass={pass_}")
+    expect(page.locator("#tap-title")).to_be_visible()
+    assert pass_ not in page.url, page.url
+    page.get_by_label("Calls to").fill("orders")
+    page.get_by_role("button", name="Look").click()
+    calls = page.locator("#tap-calls")
+    expect(calls).to_contain_text("403 denied")
+    expect(calls).to_contain_text("200")
+    expect(page.locator("#tap-note")).to_contain_text("asked")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("#tap-note")).to_have_text("Stopped.")
+    one.show("mesh-live-calls")
 
 
 def lose(one, url, pid):
@@ -97,6 +122,9 @@ def lose(one, url, pid):
     page.goto(f"{url}#/services/orders")
     expect(page.locator("#service-tiles")).to_contain_text("1 of")
     one.show("mesh-services-orders-without-n3")
+    page.goto(f"{url}#/")
+    expect(page.locator("#map-gaps")).to_contain_text("n3")
+    one.show("mesh-map-without-n3")
 
 
 def main():
@@ -104,6 +132,7 @@ def main():
     parser.add_argument("--at", required=True, help="address of the dashboard")
     parser.add_argument("--call", action="append", default=[], help="what is called all the while")
     parser.add_argument("--pid", type=int, required=True, help="process of the agent that is killed, n3")
+    parser.add_argument("--pass", dest="pass_", required=True, help="of an operator, for live calls to orders")
     parser.add_argument("--shots", required=True, help="where pictures go")
     given = parser.parse_args()
     expect.set_options(timeout=PATIENCE_MS)
@@ -114,6 +143,7 @@ def main():
         look(one, given.at)
         walk(one, given.at)
         follow(one, given.at)
+        tap(one, given.at, given.pass_)
         lose(one, given.at, given.pid)
         print(json.dumps({"pictures": one.taken}))
     stop.set()

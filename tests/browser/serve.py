@@ -55,6 +55,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.json(mesh.policy(parse_qs(at.query)["service"][0]))
         if at.path.startswith("/v1/documents/"):
             return self.json(mesh.history(unquote(at.path).rsplit("/", 1)[1]))
+        if at.path == "/v1/tap":
+            return self.tap()
         if at.path == "/v1/explain":
             return self.json(mesh.explain({name: values[0] for name, values in parse_qs(at.query).items()}))
         file = PAGE / (at.path.removeprefix("/page/") if at.path != "/" else "index.html")
@@ -72,6 +74,16 @@ class Handler(BaseHTTPRequestHandler):
     def json(self, value):
         self.begin("application/json")
         self.wfile.write(json.dumps(value).encode())
+
+    def tap(self):
+        """All that there will be, at once."""
+        if self.headers.get("starling-pass") != self.server.mesh.pass_:
+            self.send_response(403)
+            self.end_headers()
+            return self.wfile.write(json.dumps({"status": 403, "error": "the pass has ended"}).encode())
+        self.begin("text/event-stream")
+        for news in self.server.mesh.tap():
+            self.wfile.write(f"data: {json.dumps(news)}\n\n".encode())
 
     def events(self):
         news = queue.Queue()

@@ -31,8 +31,8 @@ class Stage:
     def listen(self, message):
         # Streams end when an agent does, or when the page leaves; that is told on the page.
         is_network = "Failed to load resource" in message.text or "net::ERR_" in message.text
-        if message.type in ("error", "warning") and not is_network:
-            self.complaints.append(f"{message.type}: {message.text}")
+        if message.type == "error" and not is_network:
+            self.complaints.append(message.text)
 
     def check(self, name):
         """No complaint of the browser, nothing that axe finds."""
@@ -47,14 +47,17 @@ class Stage:
     def show(self, name, is_large=False):
         """Keeps how the page looks as it is, at every width, dark and light, and checks it.
 
-        Axe takes its time, so it looks at two of them, a light desk and a dark phone. The picture of a large page is what
-        fits the window.
+        Axe takes its time, so it looks at two of them, a light desk and a dark phone. A large page is shown at these alone,
+        as far as it fits the window, and axe looks at the desk.
         """
         for scheme in ("light", "dark"):
             self.page.emulate_media(color_scheme=scheme)
             for size, width in WIDTHS.items():
+                is_checked = (size, scheme) in (("desk", "light"), ("phone", "dark"))
+                if is_large and not is_checked:
+                    continue
                 self.page.set_viewport_size({"width": width, "height": HEIGHT})
-                if (size, scheme) in (("desk", "light"), ("phone", "dark")):
+                if is_checked and not (is_large and size == "phone"):
                     self.check(f"{name} {size} {scheme}")
                 wide = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
                 assert wide <= 0, f"{name} {size}: {wide} px wider than the window"

@@ -131,21 +131,25 @@ impl Shop {
         }
     }
 
-    /// A document with two revisions.
-    fn issue(&self) {
-        let (n1, key) = (self.mesh.node("n1"), self.mesh.operator("alice", "policy"));
+    /// Issues a document with two revisions; returns a pass for live calls to orders.
+    fn issue(&self) -> String {
+        let n1 = self.mesh.node("n1");
+        let key = self.mesh.operator("alice", "policy,tap,see");
+        let key = key.display().to_string();
         for from in ["[\"web\"]", "[\"web\", \"shop\"]"] {
             let text = format!(
                 "kind = \"policy\"\nname = \"orders\"\n\n[[grant]]\nservices = [\"orders\"]\nfrom = {from}\n"
             );
             let file = self.mesh.scratch().write("orders.toml", &text);
-            let [file, key] = [&file, &key].map(|path| path.display().to_string());
+            let file = file.display().to_string();
             n1.must(&["apply", "-f", &file, "--key", &key, "--yes"]);
         }
         wait_until(crate::PATIENCE, "the second revision in force", || {
             n1.document("policy/orders")
                 .is_some_and(|(_, _, in_force)| in_force == Some(2))
         });
+        let pass = n1.must(&["login", "--bare", "--tap", "orders", "--key", &key]);
+        pass.trim().to_owned()
     }
 }
 
@@ -154,10 +158,11 @@ fn chromium_shows_every_page_and_sees_a_node_go() {
     need!(Need::Agent, Need::Python, Need::Browser);
     let _turn = turn::shared();
     let shop = Shop::open();
-    shop.issue();
+    let pass = shop.issue();
     let mut look = browser::script("mesh.py");
     let watcher = shop.mesh.node("n1").admin_address();
     look.args(["--at", &format!("http://{watcher}/")])
+        .args(["--pass", &pass])
         .args(["--pid", &shop.mesh.node("n3").pid().to_string()])
         .arg("--shots")
         .arg(browser::screenshots());

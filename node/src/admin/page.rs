@@ -57,6 +57,8 @@ const FILES: &[File] = &[
     script!("diff"),
     script!("host"),
     script!("explain"),
+    script!("tap"),
+    script!("stream"),
 ];
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ function show_links(node, { links, state }) {
   if (node.dataset.links !== key) {
     node.dataset.links = key;
     const parts = links.flatMap(([text, address], i) => [i ? ', ' : '', address ? el('a', { href: address }, text) : text]);
-    node.replaceChildren(...parts.filter(Boolean));
+    node.replaceChildren(el('span', {}, ...parts.filter(Boolean)));
   }
   set_state(node, state);
 }

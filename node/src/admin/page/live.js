@@ -11,6 +11,7 @@ const KINDS = ['status', 'node', 'service', 'edge', 'gap', 'route', 'document'];
 export class Live {
   constructor(on_news) {
     this.items = new Map(KINDS.map(kind => [kind, new Map()]));
+    this.sorted = new Map();
     this.on_news = on_news;
     this.heard = undefined;
     this.began = Date.now();
@@ -61,6 +62,7 @@ export class Live {
       this.items.get(kind)?.delete(name);
       changed.add(kind);
     }
+    for (const kind of changed) this.sorted.delete(kind);
     this.on_news(changed);
   }
 
@@ -74,7 +76,8 @@ export class Live {
 
   // [name, item] in the order of names.
   all(kind) {
-    return [...this.items.get(kind)].sort(([a], [b]) => ORDER.compare(a, b));
+    if (!this.sorted.has(kind)) this.sorted.set(kind, [...this.items.get(kind)].sort(([a], [b]) => ORDER.compare(a, b)));
+    return [...this.sorted.get(kind)];
   }
 
   one(kind, name) {

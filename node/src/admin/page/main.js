@@ -11,6 +11,7 @@ import { add, here, start } from './pages.js';
 import { forget_width } from './picture.js';
 import { draw_problems, draw_sums } from './problems.js';
 import { draw_service, draw_services } from './services.js';
+import { draw_tap, take_pass } from './tap.js';
 import { span } from './words.js';
 
 const filtered = draw => live => draw(live, $('word').value.trim().toLowerCase(), $('troubled').checked);
@@ -26,6 +27,8 @@ add('documents', { section: 'documents', kinds: ['document'], draw: draw_documen
 add('documents/', { section: 'document', kinds: ['document'], draw: draw_document });
 add('host', { section: 'host', kinds: ['status'], draw: draw_host });
 add('explain', { section: 'explain', kinds: ['status', 'service', 'node'], draw: draw_explain });
+
+add('tap', { section: 'tap', kinds: ['status', 'service', 'node'], draw: live => { draw_explain(live); draw_tap(live); } });
 
 const FILTERED = ['map', 'services', 'nodes', 'certificates'];
 const pending = new Set();
@@ -65,6 +68,8 @@ function tell_time() {
 const live = new Live(changed);
 const redraw = () => changed(here().page.kinds);
 
+take_pass();
+addEventListener('hashchange', take_pass);
 start(({ name }) => {
   $('filter').hidden = !FILTERED.includes(name);
   $('sums').hidden = name !== 'map';
@@ -75,7 +80,7 @@ start(({ name }) => {
 choose(redraw);
 $('word').addEventListener('input', redraw);
 $('troubled').addEventListener('change', redraw);
-for (const form of ['filter', 'question']) $(form).addEventListener('submit', event => event.preventDefault());
+for (const form of ['filter', 'question', 'tap-form']) $(form).addEventListener('submit', event => event.preventDefault());
 // The address names the page, so a link within it must not.
 $('skip').addEventListener('click', event => {
   event.preventDefault();

@@ -1,10 +1,11 @@
 // The list of nodes, the page of one, and the certificates of all.
 
 import { $, set_text } from './dom.js';
+import { CALLER } from './calls.js';
+import { rate, success, time } from './signals.js';
 import { Table } from './table.js';
 import { Tiles } from './tiles.js';
 import { age, has, labels, left, liveness, link, links, said, standing } from './words.js';
-import { rate, success, time } from './signals.js';
 
 const is_good = node => node.liveness === 'alive' && node.state === 'serving' && node.seconds_left > 3600 && !node.unproven?.length;
 const named = node => link('nodes', node.node, node.is_self ? `${node.node} (this one)` : node.node);
@@ -46,14 +47,14 @@ const runs = new Table($('node-services'), 'Services that run on this node', [
 ], 'None.');
 
 const told = new Table($('node-calls'), 'Calls at this node', [
-  ['Caller', ({ edge }) => link('services', edge.caller)],
+  ['Caller', ({ edge }) => CALLER[1](edge)],
   ['Called', ({ edge }) => link('services', edge.callee)],
   ['It is the', ({ end }) => `${end.side}'s side`],
   ['Rate', ({ end }) => end.signals ? rate(end.signals) : ''],
   ['Success', ({ end }) => end.signals ? success(end.signals) : ''],
   ['p99', ({ end }) => time(end.signals?.p99_us)],
   ['Told', ({ edge, end }) => age(edge, end.age_s, '', ' ago')],
-  ['Missing', ({ end }) => end.note ? said(`▲ ${end.note}`, 'warn') : ''],
+  ['Gap', ({ end }) => end.note ? said(`▲ ${end.note}`, 'warn') : ''],
 ], 'No call in the last minute is known.');
 
 export function draw_node(live, [name]) {

@@ -38,8 +38,8 @@ export function start(on_turn) {
     for (const a of document.querySelectorAll('nav a')) {
       const is_here = a.getAttribute('href') === `#/${at.name.replace(/^map$|\/$/, '')}`;
       set_attribute(a, 'aria-current', is_here ? at.names.length ? 'true' : 'page' : 'false');
-      if (is_here) a.scrollIntoView({ block: 'nearest', inline: 'center' });
     }
+    reveal();
     on_turn(at);
     // Those who listen or use the keyboard begin where the new page does. The first page is where they are anyway.
     if (shown !== undefined && shown !== location.hash) {
@@ -49,5 +49,13 @@ export function start(on_turn) {
     shown = location.hash;
   };
   addEventListener('hashchange', turn);
+  addEventListener('resize', reveal);
   turn();
+}
+
+// Where the window is too narrow for all pages, the one that is shown is among those that are named.
+function reveal() {
+  const here = document.querySelector('nav [aria-current=page], nav [aria-current=true]');
+  const nav = here?.parentElement;
+  if (nav) nav.scrollLeft = here.offsetLeft - nav.offsetLeft - (nav.clientWidth - here.clientWidth) / 2;
 }

@@ -44,6 +44,7 @@ export function picture({ services, edges }) {
 function place(key, width, services, edges) {
   const pairs = [...edges.values()].map(edge => [edge.caller.name, edge.callee.name]);
   shape = { key, width, ...layout(services.keys(), pairs, width) };
+  shape.curves = new Map([...shape.paths].map(([edge, points]) => [edge, curve(points)]));
   const size = { width: shape.width + 2 * MARGIN, height: shape.height + 2 * MARGIN };
   set_attribute(drawing, 'viewBox', `${-MARGIN} ${-MARGIN} ${size.width} ${size.height}`);
   for (const [name, value] of Object.entries(size)) set_attribute(drawing, name, value);
@@ -69,8 +70,7 @@ function curve(points) {
 }
 
 function draw_line({ node }, edge) {
-  const points = shape.paths.get(edge.key);
-  set_attribute(node, 'd', points ? curve(points) : '');
+  set_attribute(node, 'd', shape.curves.get(edge.key) ?? '');
   const kind = edge.is_plaintext ? 'plaintext' : edge.signals.calls ? 'busy' : 'idle';
   set_attribute(node, 'class', regarded !== undefined && is_near(edge) ? `${kind} near` : kind);
   set_attribute(node, 'stroke-width', (1.5 + Math.min(4, Math.log10(1 + edge.signals.rate))).toFixed(1));
@@ -79,6 +79,7 @@ function draw_line({ node }, edge) {
 }
 
 function draw_words(one, edge) {
+  set_attribute(one.node, 'class', regarded !== undefined && is_near(edge) ? 'near' : '');
   const points = shape.paths.get(edge.key) ?? [{ x: 0, y: 0 }, { x: 0, y: 0 }];
   const [from, to] = points;
   set_attribute(one.node, 'x', (from.x + to.x) / 2);

@@ -4,10 +4,10 @@ import { $, set_text } from './dom.js';
 import { CALLEE, CALLER, calls_table, keyed } from './calls.js';
 import { calls_of, edges_of } from './graph.js';
 import { draw_policy } from './policy.js';
-import { rate, signals, success, sum, time } from './signals.js';
+import { rate, success, sum, time } from './signals.js';
 import { Table } from './table.js';
 import { Tiles } from './tiles.js';
-import { ORDER, age, count, has, labels, left, link, said, some, standing, usable, whole, zones } from './words.js';
+import { ORDER, age, count, has, labels, link, said, some, standing, usable, whole, zones } from './words.js';
 
 const STRIP = 20;
 const ZONES = 3;
@@ -58,13 +58,15 @@ const called = calls_table($('service-called'), 'Services that it calls', [CALLE
 const instances = new Table($('service-instances'), 'Instances of this service', [
   ['Node', ({ one }) => link('nodes', one.node), ({ one }) => one.node],
   ['State', ({ one, service }) => state(one, service), ({ one }) => RANK.length - RANK.indexOf(standing(one)[2])],
+  ['Rate', ({ signals }) => signals ? rate(signals) : '', ({ signals }) => signals?.rate ?? -1],
+  ['Success', ({ signals }) => signals?.calls ? success(signals) : '', ({ signals }) => signals?.calls ? signals.failed / signals.calls : -1],
+  ['p99', ({ signals }) => time(signals?.p99_us), ({ signals }) => signals?.p99_us ?? -1],
   ['Labels', ({ one }) => labels(one.labels)],
   ['Zone', ({ one }) => one.zone, ({ one }) => one.zone],
   ['Weight', ({ one }) => one.weight, ({ one }) => one.weight],
   ['Protocol', ({ one }) => one.protocol],
   ['Address', ({ one }) => one.address],
   ['From here', ({ one }) => from_here(one), ({ one }) => one.latency_us ?? -1],
-  ['Certificate of its node', ({ node }) => node ? left(node, node.seconds_left) : ''],
   ['Unchanged', ({ one, service }) => age(service, one.age_s, 'for ')],
 ], 'No instance is known here.');
 
@@ -94,13 +96,25 @@ export function draw_service(live, [name]) {
   draw_tiles(service, to, live);
   callers.update(keyed(to));
   called.update(keyed(from));
-  const rows = service.instances.map(one => [one.node, { one, service, node: live.one('node', one.node) }]);
+  const told = told_by_nodes(live, name);
+  const rows = service.instances.map(one =>
+    [one.node, { one, service, signals: told.get(one.node) }]);
   // Trouble first, so that a cap never hides it.
   const rank = ([, { one }]) => RANK.indexOf(standing(one)[2]);
   instances.update(rows.sort((a, b) => rank(a) - rank(b) || ORDER.compare(a[0], b[0])));
   const route = live.one('route', name);
   routes_here.update((route?.rules ?? []).map(rule => [rule.rule, { rule }]));
   draw_policy(name, service.instances.length > 0);
+}
+
+// What each node says of the calls to its instance, by node.
+function told_by_nodes(live, service) {
+  const ends = live.all('edge').filter(([, edge]) => edge.callee === service).flatMap(([, edge]) => edge.ends);
+  const by_node = new Map();
+  for (const { node, side, signals } of ends) {
+    if (side === 'callee') by_node.set(node, [...by_node.get(node) ?? [], { callee_side: signals }]);
+  }
+  return new Map([...by_node].map(([node, edges]) => [node, sum(edges)]));
 }
 
 function draw_tiles(service, to, live) {
