@@ -49,6 +49,25 @@ OVERLAPS = """() => {
 }"""
 
 
+# The graph is the same in whatever order its parts became known, cycles and all; and what changed is found by line.
+PURE = """async () => {
+  const { layout } = await import('/page/layout.js');
+  const { diff } = await import('/page/diff.js');
+  const [names, pairs] = [['a', 'b', 'c', 'd', 'e'], [['a', 'b'], ['b', 'c'], ['a', 'c'], ['c', 'a'], ['d', 'd'], ['c', 'e'], ['a', 'e']]];
+  const drawn = (names, pairs) => {
+    const { places, paths } = layout(names, pairs, 900);
+    return JSON.stringify([[...places].sort(), [...paths].sort()]);
+  };
+  const changed = diff('same\\nold\\nlast\\n', 'same\\nnew\\nlast\\nmore\\n').map(line => line.join(' ')).join(', ');
+  return { is_same: drawn(names, pairs) === drawn([...names].reverse(), [...pairs].reverse()), changed };
+}"""
+
+
+def compute(one):
+    found = one.page.evaluate(PURE)
+    assert found == {"is_same": True, "changed": "same same, old old, new new, same last, new more"}, found
+
+
 def look(one, url):
     for path in PAGES:
         one.page.goto(f"{url}#/{path}")
@@ -102,6 +121,7 @@ def main():
     with stage(given.shots) as one:
         one.page.goto(agent.url)
         expect(one.page.locator("#live")).to_have_text("Live")
+        compute(one)
         look(one, agent.url)
         boxes = narrow(one, agent.url)
         frames = measure(one, agent.url, agent)

@@ -4,6 +4,7 @@ import { $, set_attribute, set_text } from './dom.js';
 import { CALLEE, CALLER, calls_table, keyed } from './calls.js';
 import { graph } from './graph.js';
 import { picture } from './picture.js';
+import { standing } from './signals.js';
 import { has } from './words.js';
 
 const table = calls_table($('map-table'), 'Calls between services', [CALLER, CALLEE], 'Nothing was called in the last minute.');
@@ -25,7 +26,10 @@ export function draw_map(live, word, troubled) {
   set_text($('map-empty'), all.services.size ? 'Nothing here is like that.' : 'No service is announced, and nothing calls one.');
   set_text($('map-note'), shown.services.size < all.services.size ? `${shown.services.size} of ${all.services.size} shown.` : '');
   draw_gaps(live.all('gap').map(([, gap]) => gap));
-  if (is_table) table.update(keyed([...shown.edges.values()].flatMap(edge => edge.parts))); else picture(shown);
+  if (!is_table) return picture(shown);
+  // Trouble first, so that the cap never hides it.
+  const edges = [...shown.edges.values()].flatMap(edge => edge.parts);
+  table.update(keyed(edges.sort((a, b) => is_ill(standing(b)) - is_ill(standing(a)))));
 }
 
 // Of a graph what a filter leaves: services that it is about, calls to and from them, and who is at their other end.

@@ -43,7 +43,7 @@ const runs = new Table($('node-services'), 'Services that run on this node', [
   ['Labels', ({ one }) => one ? labels(one.labels) : ''],
   ['Weight', ({ one }) => one?.weight],
   ['Protocol', ({ one }) => one?.protocol],
-  ['Unchanged', ({ one, service }) => one ? age(service, one.age_s, 'for ') : ''],
+  ['Unchanged for', ({ one, service }) => one ? age(service, one.age_s) : ''],
 ], 'None.');
 
 const told = new Table($('node-calls'), 'Calls at this node', [
@@ -76,7 +76,8 @@ function draw_tiles(node) {
   tiles.show('Seen as', liveness(node.liveness), age(node, node.liveness_s, 'for '));
   tiles.show('Says', said(node.state, node.state === 'serving' ? undefined : 'warn'), age(node, node.age_s, 'last word ', ' ago'));
   tiles.show('Certificate', left(node, node.seconds_left), 'of the node itself');
-  tiles.show('Documents', node.has_same_documents ? said('● the same', 'good') : said('▲ others', 'warn'), 'as this agent holds');
+  tiles.show('Documents', node.has_same_documents ? said('● the same', 'good') : said('▲ others', 'warn'),
+    node.has_same_documents ? 'as this agent holds' : 'than this agent holds');
 }
 
 const facts_of = node => [

@@ -9,7 +9,9 @@ import { address } from './words.js';
 const MARGIN = 12;
 // With more edges than these, only those of the service that is looked at have words.
 const WORDY = 40;
+// Letters that a box has room for, in its first line and below.
 const NAME = 22;
+const UNDER = 29;
 const LAYERS = ['off', 'good', 'warn', 'bad'];
 
 const frame = $('picture');
@@ -115,14 +117,16 @@ function draw_box({ node, title, texts }, service) {
   const { signals, instances, mark } = service;
   set_attribute(node, 'transform', `translate(${x.toFixed(1)} ${y.toFixed(1)})`);
   set_state(node, service.state);
-  const health = instances.length ? `${mark} ${service.usable} of ${instances.length} usable` : 'only calls others';
+  const zones = service.zones.length > 1 ? `${service.zones.length} zones` : service.zones[0];
+  const health = instances.length
+    ? [`${mark} ${service.usable} of ${instances.length} usable`, zones].filter(Boolean).join(' · ')
+    : 'only calls others';
   const flow = signals.calls ? flow_of(signals) : service.edges.length ? 'no calls' : '';
-  const under = [service.zones.join(', '), flow].filter(Boolean).join(' · ');
-  const said = SAID[service.name] ?? [health, flow || service.zones.join(', ')];
+  const said = SAID[service.name] ?? [health, flow];
   set_text(texts[0], cut(service.name, NAME));
-  set_text(texts[1], said[0]);
-  set_text(texts[2], cut(said[1], NAME + 6));
-  set_text(title, `${service.name}: ${said[0]}${under ? `; ${under}` : ''}`);
+  set_text(texts[1], cut(said[0], UNDER));
+  set_text(texts[2], cut(said[1], UNDER));
+  set_text(title, [`${service.name}: ${said[0]}`, flow, service.zones.join(', ')].filter(Boolean).join('; '));
   if (node.tagName === 'a') set_attribute(node, 'aria-label', title.textContent);
 }
 

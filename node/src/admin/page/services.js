@@ -43,10 +43,11 @@ export function draw_services(live, word, troubled) {
     const edges = to.get(name) ?? [];
     return [name, { service, edges, all: sum(edges), good: usable(service) }];
   });
-  const is_ill = ({ service, all, good }) => good < service.instances.length || all.denied || !['good', 'off'].includes(success(all).state);
+  const is_ill = ({ service, all, good }) => good < service.instances.length || all.denied > 0 || !['good', 'off'].includes(success(all).state);
   const shown = rows.filter(([name, row]) =>
     (!word || has(word, [name]) || row.service.instances.some(one => has(word, texts(one)))) && (!troubled || is_ill(row)));
-  list.update(shown);
+  // Trouble first, so that the cap never hides it.
+  list.update(shown.sort(([, a], [, b]) => is_ill(b) - is_ill(a)));
   set_text($('service-note'), shown.length < all.length ? `${shown.length} of ${all.length} services shown.` : '');
 }
 
@@ -67,7 +68,7 @@ const instances = new Table($('service-instances'), 'Instances of this service',
   ['Protocol', ({ one }) => one.protocol],
   ['Address', ({ one }) => one.address],
   ['From here', ({ one }) => from_here(one), ({ one }) => one.latency_us ?? -1],
-  ['Unchanged', ({ one, service }) => age(service, one.age_s, 'for ')],
+  ['Unchanged for', ({ one, service }) => age(service, one.age_s)],
 ], 'No instance is known here.');
 
 const RANK = ['bad', 'warn', 'off', 'good'];
