@@ -27,6 +27,7 @@ use self::documents::Syncs;
 use self::pull::Pulls;
 use crate::carrier::{Answer, Carrier};
 use crate::catalogue::Catalogue;
+use crate::convergence::Convergence;
 use crate::documents::Library;
 use crate::engine::codec::Message;
 use crate::engine::{Engine, Outlet};
@@ -59,6 +60,7 @@ pub(crate) struct Core {
     seeds: Mutex<Vec<SocketAddr>>,
     /// Which version of which life of ours each peer is known to have.
     acks: watch::Sender<BTreeMap<NodeId, (u64, u64)>>,
+    convergence: Mutex<Convergence>,
     outgoing: Arc<Semaphore>,
     incoming: Arc<Semaphore>,
     probing: Arc<Semaphore>,
@@ -99,6 +101,7 @@ impl Core {
             book: Mutex::new(Book::open(&settings, &registry)),
             seeds: Mutex::new(dial::literal_seeds(&settings).collect()),
             acks: watch::Sender::default(),
+            convergence: Mutex::default(),
             outgoing: Arc::new(Semaphore::new(SENDS_MAX)),
             incoming: Arc::new(Semaphore::new(ANSWERS_MAX)),
             probing: Arc::new(Semaphore::new(PROBES_MAX)),

@@ -11,6 +11,7 @@
 mod budget;
 pub mod carrier;
 pub mod catalogue;
+mod convergence;
 mod core;
 pub mod documents;
 mod engine;

@@ -17,6 +17,11 @@ pub const RECEIVED: &str = "starling_gossip_received_bytes_total";
 /// Members by liveness.
 pub const MEMBERS: &str = "starling_gossip_members";
 
+/// Members that are not known to have what this node announced last.
+pub const BEHIND: &str = "starling_gossip_members_behind";
+/// How long the last announcement took to be known everywhere.
+pub const CONVERGENCE: &str = "starling_gossip_convergence_seconds";
+
 /// Revisions of documents taken in, by the way they came.
 pub const DOCUMENTS_ACCEPTED: &str = "starling_gossip_documents_accepted_total";
 /// Documents held that are not deleted.
@@ -57,6 +62,15 @@ pub fn describe() {
     describe_gauge!(
         MEMBERS,
         "Members we hold a manifest of, by liveness; ourselves included"
+    );
+    describe_gauge!(
+        BEHIND,
+        "Members believed alive that are not known to have what this node announced last"
+    );
+    describe_gauge!(
+        CONVERGENCE,
+        Unit::Seconds,
+        "From the last announcement that all members had, until this node knew that they had it"
     );
     describe_counter!(
         DOCUMENTS_ACCEPTED,

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use crate::admin::view::Scraped;
 use crate::control::{Handler, Refused, Who};
 use crate::host::Host;
+use crate::telemetry::quic::Quic;
 use crate::telemetry::{Format, Recorder};
 use pages::{Pages, Piece};
 
@@ -23,6 +24,7 @@ use pages::{Pages, Piece};
 #[derive(Debug)]
 pub struct Scrape {
     recorder: Recorder,
+    quic: Quic,
     pages: Pages,
     turns: Semaphore,
 }
@@ -49,7 +51,7 @@ async fn answer(host: Arc<Host>, _asker: Leaf, question: Question) -> Result<Pie
         None => Some(
             scrape
                 .pages
-                .first(question.format, || scrape.own(question.format)),
+                .first(question.format, || own(&host, question.format)),
         ),
         Some(page) => scrape.pages.piece(page, question.from),
     };
@@ -63,22 +65,32 @@ impl Scrape {
     pub fn new(recorder: Recorder) -> Self {
         Self {
             recorder,
+            quic: Quic::default(),
             pages: Pages::default(),
             turns: Semaphore::new(TURNS_MAX),
         }
     }
+}
 
-    /// The metrics of this node.
-    pub fn own(&self, format: Format) -> String {
-        self.recorder.render(format)
-    }
+/// The metrics of this node.
+pub(crate) fn own(host: &Host, format: Format) -> String {
+    let catalogue = host.membership.catalogue();
+    let others = catalogue.members.values();
+    let others = others.filter(|member| member.name != catalogue.local);
+    let places = others.flat_map(|member| {
+        let addrs = member.addrs.iter();
+        addrs.map(|addr| (*addr, member.name.to_string()))
+    });
+    let links = host.pool.endpoint().links();
+    let paths = host.scrape.quic.page(&links, &places.collect());
+    host.scrape.recorder.render(&paths, format)
 }
 
 /// The metrics of `node`, or in one line why there are none.
 pub(crate) async fn of(host: Arc<Host>, node: String, format: Format) -> Result<String, String> {
     let node = NodeName::parse(&node).map_err(|error| error.to_string())?;
     if node == host.node {
-        return Ok(host.scrape.own(format));
+        return Ok(own(&host, format));
     }
     // It is never closed, and an error would only mean that nobody holds us back.
     let work = async {

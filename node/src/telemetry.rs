@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod otlp;
 mod outcomes;
 pub(crate) mod process;
+pub(crate) mod quic;
 mod recorder;
 pub mod series;
 pub mod trace;

@@ -175,9 +175,32 @@ fn each_fault_is_found_and_nothing_else() {
     for node in ["n1", "n2", "n3"] {
         bench.expect(node, &[]);
     }
+    in_the_metrics(&bench);
     on_the_host(&bench);
     on_the_network(&bench);
     of_other_nodes(&bench);
+}
+
+/// What a check sees once, the metrics show all the time.
+fn in_the_metrics(bench: &Bench) {
+    let n1 = bench.node("n1");
+    wait_until(crate::PATIENCE, "n1 to measure its paths", || {
+        let metrics = n1.metrics();
+        let of =
+            |name: &str, node| metrics.sum(&format!("starling_quic_{name}"), &[("node", node)]);
+        let is_whole = |node| {
+            of("connections", node) >= 1.0
+                && of("rtt_seconds", node) > 0.0
+                && of("mtu_bytes", node) == 1452.0
+                && of("packets_sent_total", node) > 0.0
+        };
+        let side = [("side", "dialled")];
+        is_whole("n2")
+            && is_whole("n3")
+            && metrics.sum("starling_handshake_duration_seconds_count", &side) > 0.0
+            && metrics.sum("starling_gossip_convergence_seconds", &[]) > 0.0
+            && metrics.sum("starling_gossip_members_behind", &[]) == 0.0
+    });
 }
 
 fn on_the_host(bench: &Bench) {

@@ -20,6 +20,7 @@ use crate::h3::StartError;
 use crate::heard::Heard;
 use crate::identities::{CalleeVerifier, CallerSvid, CallerVerifier, Identities, ServerSvids};
 use crate::identity::{SpiffeId, TrustDomain};
+use crate::links::{Link, Links};
 use crate::metrics;
 use crate::session::{Protocol as Spoken, Session};
 use crate::svid::{Leaf, Refusal, Svid, TrustBundle};
@@ -46,6 +47,7 @@ pub struct Endpoint {
     identities: Arc<Identities>,
     accepted: Arc<Mutex<mpsc::Receiver<Session>>>,
     heard: Heard,
+    links: Links,
     streams_per_peer: u32,
 }
 
@@ -68,13 +70,14 @@ impl Endpoint {
             source,
         })?;
         let (send, accepted) = mpsc::channel(ACCEPTED_MAX);
-        let heard = Heard::default();
+        let (heard, links) = (Heard::default(), Links::default());
         // Ends by itself when the endpoint closes or every clone of it is gone.
         tokio::spawn(accept_all(
             quinn.clone(),
             Arc::clone(&identities),
             options.connections_max,
             heard.clone(),
+            links.clone(),
             send,
         ));
         let streams_per_peer = options.streams_per_peer;
@@ -83,6 +86,7 @@ impl Endpoint {
             identities,
             accepted: Arc::new(Mutex::new(accepted)),
             heard,
+            links,
             streams_per_peer,
         })
     }
@@ -118,12 +122,12 @@ impl Endpoint {
         addr: SocketAddr,
         protocol: Spoken,
     ) -> Result<Session, DialError> {
+        let began = Instant::now();
         let settings = tuning::dialled(protocol, self.streams_per_peer);
         let (conn, svid) = self
             .connect(&self.quinn, caller, callee, addr, protocol, settings)
             .await?;
-        counter!(metrics::CONNECTIONS, "side" => "dialled", "protocol" => protocol.as_str())
-            .increment(1);
+        metrics::connected("dialled", protocol, began.elapsed());
         let leaf = peer_leaf(&conn).ok_or(DialError::NoIdentity { addr })?;
         Ok(Session::new(
             conn,
@@ -131,6 +135,7 @@ impl Endpoint {
             svid.leaf(),
             leaf,
             Arc::clone(&self.identities),
+            &self.links,
         ))
     }
 
@@ -197,6 +202,11 @@ impl Endpoint {
     /// Grows each time another set of identities is put in force.
     pub fn identities_revision(&self) -> u64 {
         self.identities.revision()
+    }
+
+    /// How the connections do: those that are open, and those that ended since this was asked last. For one asker.
+    pub fn links(&self) -> Vec<Link> {
+        self.links.look()
     }
 
     /// Connections open now, both ways.
@@ -397,6 +407,7 @@ async fn accept_all(
     identities: Arc<Identities>,
     connections_max: usize,
     heard: Heard,
+    links: Links,
     accepted: mpsc::Sender<Session>,
 ) {
     let half_open = Arc::new(Semaphore::new(HALF_OPEN_MAX));
@@ -417,10 +428,13 @@ async fn accept_all(
             continue;
         };
         let (identities, accepted) = (Arc::clone(&identities), accepted.clone());
+        let links = links.clone();
         tokio::spawn(async move {
-            let shaken =
-                tokio::time::timeout(HANDSHAKE_BUDGET, finish_handshake(incoming, identities))
-                    .await;
+            let shaken = tokio::time::timeout(
+                HANDSHAKE_BUDGET,
+                finish_handshake(incoming, identities, &links),
+            )
+            .await;
             drop(permit);
             if let Ok(Some(session)) = shaken {
                 let _ = accepted.send(session).await;
@@ -432,7 +446,9 @@ async fn accept_all(
 async fn finish_handshake(
     incoming: quinn::Incoming,
     identities: Arc<Identities>,
+    links: &Links,
 ) -> Option<Session> {
+    let began = Instant::now();
     let addr = incoming.remote_address();
     let conn = match incoming.await {
         Ok(conn) => conn,
@@ -451,14 +467,14 @@ async fn finish_handshake(
     let set = identities.current();
     let name = data.server_name?;
     let ours = set.by_server_name(&name)?;
-    counter!(metrics::CONNECTIONS, "side" => "accepted", "protocol" => protocol.as_str())
-        .increment(1);
+    metrics::connected("accepted", protocol, began.elapsed());
     Some(Session::new(
         conn,
         protocol,
         ours.leaf(),
         leaf,
         Arc::clone(&identities),
+        links,
     ))
 }
 

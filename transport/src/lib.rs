@@ -10,6 +10,7 @@ mod heard;
 pub mod identities;
 pub mod identity;
 pub mod join;
+pub mod links;
 pub mod messages;
 pub mod metrics;
 pub mod path;

@@ -1,13 +1,18 @@
 //! Names of the metrics of this crate, with their help texts beside them.
 
-use ::metrics::{Unit, counter, describe_counter};
+use std::time::Duration;
 
+use ::metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
+
+use crate::session::Protocol;
 use crate::svid::Refusal;
 
 /// Handshakes that failed on who the peer is, by `reason`. Connections that never spoke TLS are not counted.
 pub const HANDSHAKES_REFUSED: &str = "starling_handshakes_refused_total";
 /// QUIC connections made, by `side` (`dialled` or `accepted`) and `protocol`.
 pub const CONNECTIONS: &str = "starling_mesh_connections_total";
+/// How long the handshakes of those took, by the same.
+pub const HANDSHAKE_DURATION: &str = "starling_handshake_duration_seconds";
 /// Connections closed because a certificate ended or is no longer trusted, by `reason`.
 pub const CONNECTIONS_CUT: &str = "starling_mesh_connections_cut_total";
 /// Connections that a peer closed because of our certificate, by `reason`.
@@ -31,6 +36,11 @@ pub fn describe() {
         Unit::Count,
         "Connections between agents that finished their handshake"
     );
+    describe_histogram!(
+        HANDSHAKE_DURATION,
+        Unit::Seconds,
+        "From the first packet of a handshake between agents to its end; failed ones are not counted"
+    );
     describe_counter!(
         CONNECTIONS_CUT,
         Unit::Count,
@@ -51,6 +61,14 @@ pub fn describe() {
         Unit::Count,
         "Connections to the join port that never came to a request, by reason"
     );
+}
+
+/// A handshake finished.
+pub(crate) fn connected(side: &'static str, protocol: Protocol, took: Duration) {
+    let protocol = protocol.as_str();
+    counter!(CONNECTIONS, "side" => side, "protocol" => protocol).increment(1);
+    histogram!(HANDSHAKE_DURATION, "side" => side, "protocol" => protocol)
+        .record(took.as_secs_f64());
 }
 
 pub(crate) fn handshake_refused(refusal: Refusal) {

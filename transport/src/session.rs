@@ -11,6 +11,7 @@ use crate::endpoint::{now, peer_chain};
 use crate::h3::{Acceptor, Limits, StartError};
 use crate::identities::{Identities, RefusedByPeer, WhyRefused};
 use crate::identity::SpiffeId;
+use crate::links::Links;
 use crate::metrics;
 use crate::svid::Leaf;
 
@@ -65,14 +66,15 @@ impl Session {
         local: &Leaf,
         peer: Leaf,
         identities: Arc<Identities>,
+        links: &Links,
     ) -> Self {
         let ends = local.not_after.min(peer.not_after);
-        tokio::spawn(guard_validity(
-            conn.clone(),
-            local.id.clone(),
-            ends,
-            identities,
-        ));
+        let guarded = guard_validity(conn.clone(), local.id.clone(), ends, identities);
+        let (links, id) = (links.clone(), links.began(conn.clone()));
+        tokio::spawn(async move {
+            guarded.await;
+            links.ended(id);
+        });
         Self {
             conn,
             protocol,

@@ -49,6 +49,32 @@ async fn both_ends_prove_the_identity_that_was_asked_for() {
 }
 
 #[tokio::test]
+async fn connections_are_told_of_while_they_are_open_and_once_more() {
+    let ca = Ca::new();
+    let (a, b) = (ca.endpoint("a", &["web"]), ca.endpoint("b", &["orders"]));
+    let session = dial(&a.endpoint, &ca, "web", "orders", b.addr)
+        .await
+        .unwrap();
+    let open = a.endpoint.links();
+    assert_eq!((open.len(), open[0].addr), (1, b.addr));
+    assert!(open[0].is_open && open[0].counts.sent > 0 && open[0].mtu >= 1200);
+    session.close();
+    let ended = async {
+        loop {
+            let links = a.endpoint.links();
+            if links.iter().any(|link| !link.is_open) {
+                break links;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let ended = tokio::time::timeout(BUDGET, ended).await.unwrap();
+    assert_eq!((ended.len(), ended[0].id), (1, open[0].id));
+    assert!(ended[0].counts.sent >= open[0].counts.sent);
+    assert_eq!(a.endpoint.links(), []);
+}
+
+#[tokio::test]
 async fn a_service_that_is_not_there_is_no_session() {
     let ca = Ca::new();
     let (a, b) = (ca.endpoint("a", &["web"]), ca.endpoint("b", &["orders"]));

@@ -1,17 +1,17 @@
 //! Looks again and again at who is here, and builds the catalogue from it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use metrics::gauge;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::Core;
 use crate::catalogue::{Catalogue, Liveness};
 use crate::engine::chitchat_id;
 use crate::local::State;
-use crate::metrics::MEMBERS;
+use crate::metrics::{BEHIND, CONVERGENCE, MEMBERS};
 use crate::names::NodeId;
 use crate::registry::ProbePlan;
 use crate::wire::Question;
@@ -35,9 +35,33 @@ impl Core {
             for node in self.registry.review(&alive, plan) {
                 self.probe(node);
             }
+            self.tell_convergence();
             if let Some(engine) = engine {
                 engine.learned(&self.versions()).await;
             }
+        }
+    }
+
+    /// How many peers are known to lack what we announced last, and how long the others took to have it.
+    fn tell_convergence(&self) {
+        let Some(newest) = self.newest() else {
+            return;
+        };
+        let (table, acks) = (self.registry.table(), self.acks.borrow());
+        let others = table.entries.values();
+        let others = others.filter(|entry| {
+            let is_other = entry.manifest.node != self.registry.own;
+            is_other && entry.here() && entry.pulse.liveness() == Liveness::Alive
+        });
+        let held = others.map(|entry| acks.get(&entry.manifest.node).copied());
+        let mut convergence = self
+            .convergence
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let (behind, took) = convergence.look(newest, held, Instant::now());
+        gauge!(BEHIND).set(behind as f64);
+        if let Some(took) = took {
+            gauge!(CONVERGENCE).set(took.as_secs_f64());
         }
     }
 

@@ -282,7 +282,7 @@ impl Source for View {
     }
 
     fn metrics(&self, format: Format) -> String {
-        self.host.scrape.own(format)
+        scrape::own(&self.host, format)
     }
 
     fn metrics_of(

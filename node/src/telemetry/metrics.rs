@@ -8,7 +8,7 @@ use starling_gossip::ServiceName;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(crate) use super::cap::SERIES_MAX;
-use super::process;
+use super::{process, quic};
 use crate::enrol::Outcome;
 use crate::pass::PassError;
 use crate::route::split::Subset;
@@ -241,6 +241,7 @@ pub(super) fn describe() {
     starling_gossip::metrics::describe();
     starling_transport::metrics::describe();
     process::describe();
+    quic::describe();
     describe_traffic();
     describe_edges();
     describe_agent();
@@ -414,7 +415,7 @@ pub(crate) mod tests {
         let front = Front::new();
         let recorder = front.recorder();
         let result = with_local_recorder(&front, work);
-        (result, recorder.render(Format::Text))
+        (result, recorder.render("", Format::Text))
     }
 
     /// Notes what is described: name → kind.
@@ -493,7 +494,7 @@ pub(crate) mod tests {
             .filter(|label| !label.is_empty())
             .collect();
         let names = [
-            "callee", "caller", "identity", "route", "service", "subset", "version",
+            "callee", "caller", "identity", "node", "route", "service", "subset", "version",
         ];
         let known: BTreeSet<_> = names.into_iter().chain(CLOSED).collect();
         assert_eq!(

@@ -56,10 +56,10 @@ impl Recorder {
         Front::new().recorder()
     }
 
-    /// All metrics, those of the process as of now.
-    pub fn render(&self, format: Format) -> String {
+    /// All metrics, those of the process as of now. `more` is what others write of theirs, as text.
+    pub fn render(&self, more: &str, format: Format) -> String {
         process::record();
-        let page = self.exporter.render() + &process::cpu();
+        let page = self.exporter.render() + &process::cpu() + more;
         let written = match format {
             Format::Text => self.with_histograms(page, format),
             Format::OpenMetrics => self
@@ -199,7 +199,7 @@ mod tests {
             names::describe();
             work();
         });
-        recorder.render(format)
+        recorder.render("", format)
     }
 
     #[test]
