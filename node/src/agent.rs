@@ -179,6 +179,7 @@ impl Agent {
         background.spawn(Survey::keep(host.clone()));
         background.spawn(survey::tell(host.clone()));
         background.spawn(memory::give_back(host.clone()));
+        background.spawn(level.clone().write_often());
         background.spawn(plaintext::follow(host.clone()));
         let mut listeners = Listeners::new(host.clone());
         listeners.apply(&host.config.load()).await?;

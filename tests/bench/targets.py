@@ -14,6 +14,8 @@ RATIOS = [
     ("proxy CPU, s per 100,000 requests, 64 connections", "lan starling-http http_c64 proxy_cpu_s_per_100k",
      "lan envoy-h2 http_c64 proxy_cpu_s_per_100k", "<=", 0.6),
     ("requests/s, a connection each", "lan starling-http http_close rps", "lan envoy-h2 http_close rps", ">=", 1.0),
+    ("requests/s with all telemetry, 64 connections", "lan starling-told http_c64 rps", "lan starling-http http_c64 rps",
+     ">=", 0.95),
     ("Mbit/s down, one connection, tcp", "lan starling-tcp pull_1 mbit_s", "lan dumbpipe pull_1 mbit_s", ">=", 1.3),
     ("Mbit/s down, one connection, http", "lan starling-http pull_1 mbit_s", "lan dumbpipe pull_1 mbit_s", ">=", 1.3),
     ("Mbit/s up, one connection, tcp", "lan starling-tcp iperf_1 mbit_s", "lan dumbpipe iperf_1 mbit_s", ">=", 1.3),

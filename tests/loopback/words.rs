@@ -2,6 +2,7 @@
 
 use std::process::{Command, Output};
 
+use harness::apps::{Moody, Reply};
 use harness::{Mesh, Need, Scratch, need, program, turn, wait_until};
 
 fn starling(arguments: &[&str]) -> Output {
@@ -199,4 +200,48 @@ fn one_access_line_per_call_at_either_end() {
         }
         assert!(!lines[0].contains("secret"), "{}", lines[0]);
     }
+}
+
+#[test]
+fn access_lines_say_what_was_asked_for() {
+    need!(Need::Agent);
+    let _turn = turn::shared();
+    let mesh = Mesh::loopback(&[("n1", &["web"]), ("n2", &["site"])]);
+    let (n1, n2) = (mesh.node("n1"), mesh.node("n2"));
+    let app = Moody::start(n2.host(), |_, head| {
+        Reply::status(if head.starts_with("GET /bad ") {
+            500
+        } else {
+            200
+        })
+    });
+    n2.serve("site", app.address(), "http", &["web"], "");
+    let chosen = "[log.access]\nfields = [\"url.path\", \"trace_id\"]\nsample = 0";
+    n2.write_config(&[n1], chosen);
+    let address = n1.call("site", "web");
+    mesh.start();
+    mesh.wait_healthy("site", &["n2"], crate::PATIENCE);
+    for path in ["/good", "/bad"] {
+        harness::http::get(address, path).expect("an answer");
+    }
+    let line = |node: &harness::Node, path: &str| {
+        let word = format!("url.path={path} ");
+        let log = node.log();
+        log.lines()
+            .find(|line| line.contains(&word))
+            .map(str::to_owned)
+    };
+    for (node, path) in [(n1, "/good"), (n1, "/bad"), (n2, "/bad")] {
+        wait_until(crate::PATIENCE, path, || line(node, path).is_some());
+    }
+    assert_eq!(
+        line(n2, "/good"),
+        None,
+        "of calls that were well there are none"
+    );
+    let bad = line(n2, "/bad").expect("it was waited for");
+    assert!(
+        bad.contains("trace_id=") && !bad.contains("callee="),
+        "{bad}"
+    );
 }

@@ -40,12 +40,14 @@ impl Agent {
         set_dumpable_behavior(DumpableBehavior::NotDumpable)
             .context("cannot protect the memory of this process")?;
         let level = telemetry::log::init(&config.log)?;
-        agent::run(agent::Options {
+        let ended = agent::run(agent::Options {
             directory: self.config,
             config,
             state,
             state_is_given,
-            level,
-        })
+            level: level.clone(),
+        });
+        level.flush();
+        ended
     }
 }

@@ -3,16 +3,16 @@
 //! Whatever a field holds, an event is one line: control characters are escaped and long values cut, so that nothing a
 //! peer sends can forge a line, reach a terminal or fill a disk faster than its requests come.
 
-use std::borrow::Cow;
-use std::error::Error;
-use std::fmt::{self, Write as _};
-use std::io;
+mod fields;
+mod output;
 
-use serde::Serialize;
-use tracing::field::{Field, Visit};
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
@@ -20,9 +20,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{self, LogFormat};
-
-/// Longest value a field shows, in bytes.
-const VALUE_BYTES_MAX: usize = 2048;
+use fields::{Bounded, Digits, Escaped, Json, Text};
+use output::Output;
 
 /// Why logs could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -38,26 +37,43 @@ pub enum LogError {
     Gone(#[source] reload::Error),
 }
 
-/// Changes the level while the process runs.
+/// Changes the level while the process runs, and sees to it that lines are written.
 #[derive(Debug, Clone)]
-pub struct Level(reload::Handle<EnvFilter, Registry>);
+pub struct Level {
+    filter: reload::Handle<EnvFilter, Registry>,
+    output: Output<io::Stderr>,
+}
 
 /// Makes this process log to standard error. Once per process.
 pub fn init(log: &config::Log) -> Result<Level, LogError> {
     let (filter, handle) = reload::Layer::new(filter(&log.level)?);
-    let layer = layer(log.format, io::stderr);
+    let output = Output::new(io::stderr());
+    let layer = layer(log.format, output.clone());
     tracing_subscriber::registry()
         .with(filter)
         .with(layer)
         .try_init()
         .map_err(LogError::AlreadySet)?;
-    Ok(Level(handle))
+    Ok(Level {
+        filter: handle,
+        output,
+    })
 }
 
 impl Level {
     /// Takes a level or a filter such as `info,starling_gossip=debug`; on error the old one stays.
     pub fn set(&self, level: &str) -> Result<(), LogError> {
-        self.0.reload(filter(level)?).map_err(LogError::Gone)
+        self.filter.reload(filter(level)?).map_err(LogError::Gone)
+    }
+
+    /// Writes access lines that wait for others. Run it as long as the process lives.
+    pub async fn write_often(self) {
+        self.output.write_often().await;
+    }
+
+    /// Writes those that wait now.
+    pub fn flush(&self) {
+        self.output.flush();
     }
 }
 
@@ -97,17 +113,15 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut time = String::new();
-        SystemTime.format_time(&mut Writer::new(&mut time))?;
+        let time = time();
         let (metadata, spans) = (event.metadata(), spans(context));
         match self.0 {
             LogFormat::Text => {
-                write!(
-                    writer,
-                    "{time} {:>5} {}: ",
-                    metadata.level(),
-                    metadata.target()
-                )?;
+                let level = metadata.level().as_str();
+                let pad = &"     "[level.len().min(5)..];
+                for part in [&*time, " ", pad, level, " ", metadata.target(), ": "] {
+                    writer.write_str(part)?;
+                }
                 if !spans.is_empty() {
                     write!(writer, "{}: ", Escaped(&spans))?;
                 }
@@ -122,12 +136,36 @@ where
                     object.put("span", spans.as_str());
                 }
                 event.record(&mut object);
-                let text = String::from_utf8(object.0).map_err(|_impossible| fmt::Error)?;
-                write!(writer, "{text}}}")?;
+                object.0.push(b'}');
+                let text = str::from_utf8(&object.0).map_err(|_impossible| fmt::Error)?;
+                writer.write_str(text)?;
             }
         }
         writer.write_char('\n')
     }
+}
+
+/// Now, as `2026-11-26T02:00:00.123456Z`. What changes once a second is made once a second.
+fn time() -> String {
+    thread_local! {
+        static SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    }
+    let now = SystemTime::now();
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    SECOND.with_borrow_mut(|(second, text)| {
+        if *second != since.as_secs() {
+            *text = humantime::format_rfc3339_seconds(now).to_string();
+            text.truncate(text.len() - 1);
+            *second = since.as_secs();
+        }
+        let mut time = String::with_capacity(TIME_BYTES);
+        time.push_str(text);
+        time.push('.');
+        let micros = Digits::of((1_000_000 + since.subsec_micros()).into());
+        time.push_str(&micros.as_str()[1..]);
+        time.push('Z');
+        time
+    })
 }
 
 /// The spans an event is in, outermost first: `task{name="gossip"}:dial{…}`.
@@ -155,174 +193,29 @@ where
     all.0
 }
 
-/// Writes the fields of an event as they come, the message first. Errors are those of a buffer in memory: there are none.
-struct Text<'a, 'w>(&'a mut Writer<'w>);
-
-/// A JSON object but for its closing brace.
-struct Json(Vec<u8>);
-
-impl Text<'_, '_> {
-    fn put(&mut self, name: &str, value: impl fmt::Display) {
-        let _ = write!(self.0, " {name}={value}");
-    }
-}
-
-impl Json {
-    fn put(&mut self, name: &str, value: impl Serialize) {
-        self.0.push(if self.0.is_empty() { b'{' } else { b',' });
-        let _ = serde_json::to_writer(&mut self.0, name);
-        self.0.push(b':');
-        let _ = serde_json::to_writer(&mut self.0, &value);
-    }
-}
-
-impl Visit for Text<'_, '_> {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        let value = bounded(value);
-        match field.name() {
-            "message" => {
-                let _ = write!(self.0, "{}", Escaped(&value));
-            }
-            name if is_plain(&value) => self.put(name, value),
-            name => self.put(name, format_args!("{value:?}")),
-        }
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.record_str(field, &Bounded::of(value));
-    }
-
-    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        self.record_str(field, &chain(value));
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.put(field.name(), value);
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field.name(), value);
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field.name(), value);
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field.name(), value);
-    }
-}
-
-impl Visit for Json {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field.name(), bounded(value));
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field.name(), Bounded::of(value));
-    }
-
-    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        self.put(field.name(), bounded(&chain(value)));
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.put(field.name(), value);
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field.name(), value);
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field.name(), value);
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field.name(), value);
-    }
-}
-
-/// An error and what caused it, on one line.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |cause| Error::source(*cause));
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
-
-fn bounded(text: &str) -> Cow<'_, str> {
-    if text.len() <= VALUE_BYTES_MAX {
-        return text.into();
-    }
-    let mut cut = Bounded::default();
-    cut.add(format_args!("{text}"));
-    cut.0.into()
-}
-
-/// Text that ends with `…` where it would have become too long.
-#[derive(Default)]
-struct Bounded(String);
-
-impl Bounded {
-    fn of(value: &dyn fmt::Debug) -> String {
-        let mut text = Self::default();
-        text.add(format_args!("{value:?}"));
-        text.0
-    }
-
-    /// Adds what fits. A value that fails to format shows what it gave until then.
-    fn add(&mut self, text: fmt::Arguments<'_>) {
-        let _ = self.write_fmt(text);
-    }
-}
-
-impl fmt::Write for Bounded {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for char in text.chars() {
-            if self.0.len() >= VALUE_BYTES_MAX {
-                if !self.0.ends_with('…') {
-                    self.0.push('…');
-                }
-                return Err(fmt::Error);
-            }
-            self.0.push(char);
-        }
-        Ok(())
-    }
-}
-
-/// Text with what does not print escaped.
-struct Escaped<'a>(&'a str);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for char in self.0.chars() {
-            match char {
-                '"' | '\'' | '\\' => f.write_char(char)?,
-                other => write!(f, "{}", other.escape_debug())?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Whether a value reads unambiguously without quotes.
-fn is_plain(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && !b"\"'\\=".contains(&byte))
-}
+/// Of `2026-11-26T02:00:00.123456Z`.
+const TIME_BYTES: usize = 27;
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::error::Error;
     use std::sync::{Arc, Mutex};
 
     use serde_json::Value;
 
+    use super::fields::VALUE_BYTES_MAX;
     use super::*;
 
-    #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
+    #[derive(Debug, Clone, Default)]
+    pub(super) struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl Sink {
+        pub(super) fn lines(&self) -> Vec<String> {
+            let bytes = self.0.lock().unwrap().clone();
+            let text = String::from_utf8(bytes).unwrap();
+            text.lines().map(str::to_owned).collect()
+        }
+    }
 
     impl io::Write for Sink {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -342,12 +235,7 @@ pub(crate) mod tests {
             .with(filter("info").unwrap())
             .with(layer(format, move || writer.clone()));
         tracing::subscriber::with_default(subscriber, work);
-        let bytes = sink.0.lock().unwrap().clone();
-        String::from_utf8(bytes)
-            .unwrap()
-            .lines()
-            .map(str::to_owned)
-            .collect()
+        sink.lines()
     }
 
     /// The JSON lines that `work` logs.
@@ -406,6 +294,42 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn numbers_read_as_they_would_anywhere() {
+        let mut expected = String::new();
+        let lines = logged(LogFormat::Text, || {
+            for value in [
+                0.0,
+                -0.0,
+                1.0,
+                0.001,
+                0.5,
+                3.2,
+                12.345,
+                0.0005,
+                1e-9,
+                -1.5,
+                123_456.789,
+                1e15,
+                1e300,
+            ] {
+                tracing::info!(value, "said");
+                expected += &format!("{value}\n");
+            }
+            for value in [0, 7, 10, 1_000_000, u64::MAX] {
+                tracing::info!(value, "said");
+                expected += &format!("{value}\n");
+            }
+        });
+        let values = lines
+            .iter()
+            .map(|line| line.split("value=").nth(1).unwrap());
+        assert_eq!(
+            values.collect::<Vec<_>>(),
+            expected.lines().collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
     fn numbers_stay_numbers_and_errors_bring_their_cause() {
         let error = io::Error::other(LogError::Level {
             level: "x".into(),
@@ -437,7 +361,9 @@ pub(crate) mod tests {
             "{line}"
         );
         assert_eq!(line["level"], "ERROR");
-        assert!(line["time"].as_str().unwrap().ends_with('Z'));
+        let time = line["time"].as_str().unwrap();
+        let age = SystemTime::now().duration_since(humantime::parse_rfc3339(time).unwrap());
+        assert!(time.len() == 27 && age.unwrap().as_secs() < 60, "{time}");
     }
 
     #[test]

@@ -134,8 +134,13 @@ impl Ended<'_> {
         let status = self.status.map(|status| status.as_u16());
         let duration_ms = self.took.as_micros() as f64 / 1000.0;
         let span = self.span.map(Span::id);
+        let kind = match self.series.protocol() {
+            Protocol::Http => "request",
+            Protocol::Tcp => "connection",
+        };
         tracing::info!(
             target: TARGET,
+            message = kind,
             side = fields.take(Field::Side, Some(self.series.side().as_str())),
             caller = fields.take(Field::Caller, Some(self.caller)),
             callee = fields.take(Field::Callee, Some(self.series.callee())),
@@ -151,8 +156,6 @@ impl Ended<'_> {
             rule = fields.take(Field::Rule, self.denied_by),
             trace_id = fields.take(Field::TraceId, self.trace.as_ref().map(TraceId::as_str)),
             span_id = fields.take(Field::SpanId, span.as_ref().map(|id| id.as_str())),
-            "{}",
-            if self.series.protocol() == Protocol::Http { "request" } else { "connection" },
         );
     }
 
