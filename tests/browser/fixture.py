@@ -159,6 +159,10 @@ class Mesh:
             {"rule": "rule \"beta\"", "matches": "header x-beta is 1", "action": "goes on", "targets": [beta | {"percent": 100.0}], "declared": "route/orders@2#3"},
             {"rule": "rule 2", "matches": "every call", "action": "goes on", "targets": [any_of, beta], "declared": "route/orders@2#9"}]}
 
+    def past(self):
+        return {"window_s": 3600, "edges": [self.edge(caller, callee) for caller, callee in self.edges],
+                "gaps": [{"node": "node-004", "why": "it is dead", "age_s": 95}]}
+
     pass_ = "starling-pass.fixture"
 
     def tap(self):

@@ -84,7 +84,11 @@ def follow(one, url):
     expect(page.locator("#map-table tr", has=page.get_by_role("link", name="web"))).to_contain_text("100")
     # Calls that this host has no part in.
     expect(page.locator("#map-table tr", has=page.get_by_role("link", name="stock"))).to_contain_text("/s")
+    page.get_by_label("Calls of").select_option("1h")
+    expect(page.locator("#map-about")).to_contain_text("last hour")
+    expect(row).to_contain_text("all denied")
     one.show("mesh-table")
+    page.get_by_label("Calls of").select_option("1m")
     page.get_by_role("button", name="Graph").click()
 
 

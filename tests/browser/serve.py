@@ -57,6 +57,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.json(mesh.history(unquote(at.path).rsplit("/", 1)[1]))
         if at.path == "/v1/tap":
             return self.tap()
+        if at.path == "/v1/edges":
+            return self.json(mesh.past())
         if at.path == "/v1/explain":
             return self.json(mesh.explain({name: values[0] for name, values in parse_qs(at.query).items()}))
         file = PAGE / (at.path.removeprefix("/page/") if at.path != "/" else "index.html")

@@ -47,6 +47,7 @@ const FILES: &[File] = &[
     script!("problems"),
     script!("calls"),
     script!("map"),
+    script!("past"),
     script!("graph"),
     script!("layout"),
     script!("picture"),

@@ -9,10 +9,11 @@ export const OUTSIDE = 'without the mesh';
 // What callees call those whom their rules do not name.
 export const OTHER = 'other';
 
-// The edges that the agent told of. What a callee saw of callers that it cannot name is left out where those callers
-// tell of the same calls themselves.
-export function edges_of(live) {
-  const edges = live.all('edge').map(([, edge]) => edge);
+// The edges of the last minute.
+export const edges_of = live => told_once(live.all('edge').map(([, edge]) => edge));
+
+// What a callee saw of callers that it cannot name is left out where those callers tell of the same calls themselves.
+export function told_once(edges) {
   const unseen = new Map();
   for (const { callee, caller_side, callee_side } of edges) {
     if (caller_side && !callee_side) unseen.set(callee, (unseen.get(callee) ?? 0) + caller_side.calls);
@@ -26,8 +27,8 @@ export function edges_of(live) {
 const SLACK = 1.25;
 const SLACK_CALLS = 10;
 
-// `{services: Map of name → service, edges: Map of "caller>callee" → edge}`, of what the agent told.
-export function graph(live) {
+// `{services: Map of name → service, edges: Map of "caller>callee" → edge}`, of what the agent told and of `told` edges.
+export function graph(live, told) {
   const services = new Map();
   const at = name => {
     if (!services.has(name)) services.set(name, { name, instances: [], usable: 0, zones: [], edges: [] });
@@ -42,7 +43,7 @@ export function graph(live) {
     if (!edges.has(key)) edges.set(key, { key, caller: at(caller), callee: at(callee), parts: [] });
     return edges.get(key);
   };
-  for (const edge of edges_of(live)) between(edge.caller, edge.callee).parts.push(edge);
+  for (const edge of told) between(edge.caller, edge.callee).parts.push(edge);
   // Declared here, though nothing called lately.
   for (const { caller, service } of live.status?.upstreams ?? []) between(caller, service);
   for (const { service } of live.status?.plaintext ?? []) between(OUTSIDE, service).is_plaintext = true;
