@@ -117,9 +117,9 @@ impl Bucket {
         let Ok(mut shown) = self.exemplar.try_lock() else {
             return;
         };
-        if !shown
+        if shown
             .as_ref()
-            .is_some_and(|shown| shown.is_fresh(exemplar.at))
+            .is_none_or(|shown| shown.yields_to(&exemplar))
         {
             *shown = Some(exemplar);
         }
@@ -154,7 +154,7 @@ mod tests {
         let key = Key::from_parts(name, vec![Label::new("callee", "orders")]);
         let trace = TraceId::parse(b"4bf92f3577b34da6a3ce929d0e0e4736");
         let durations = histograms.get(&key);
-        exemplar::of(trace, || durations.record(0.0005));
+        exemplar::of(trace, false, || durations.record(0.0005));
         durations.record(0.7);
         histograms.get(&key).record(60.0);
 
@@ -180,20 +180,25 @@ mod tests {
     #[test]
     fn a_bucket_keeps_its_example_for_a_while() {
         let bucket = Bucket::default();
-        let exemplar = |value, at| Exemplar {
-            trace: TraceId::parse(b"4bf92f3577b34da6a3ce929d0e0e4736").unwrap(),
-            value,
-            at,
-        };
         let then = std::time::SystemTime::now();
-        let shown = |value, at| {
-            bucket.show(exemplar(value, at));
+        let shown = |value, is_sampled, after_ms| {
+            bucket.show(Exemplar {
+                trace: TraceId::parse(b"4bf92f3577b34da6a3ce929d0e0e4736").unwrap(),
+                is_sampled,
+                value,
+                at: then + std::time::Duration::from_millis(after_ms),
+            });
             bucket.exemplar().unwrap().value
         };
-        assert_eq!(shown(1.0, then), 1.0);
-        assert_eq!(shown(2.0, then + std::time::Duration::from_millis(10)), 1.0);
-        assert_eq!(shown(3.0, then + std::time::Duration::from_secs(10)), 3.0);
+        assert_eq!(shown(1.0, false, 0), 1.0);
+        assert_eq!(shown(2.0, false, 10), 1.0);
+        assert_eq!(shown(3.0, false, 10_000), 3.0);
         // A clock that was set back.
-        assert_eq!(shown(4.0, then), 4.0);
+        assert_eq!(shown(4.0, false, 0), 4.0);
+        // One that a collector has is worth more, for a while.
+        assert_eq!(shown(5.0, true, 10), 5.0);
+        assert_eq!(shown(6.0, false, 20_000), 5.0);
+        assert_eq!(shown(7.0, true, 20_000), 7.0);
+        assert_eq!(shown(8.0, false, 90_000), 8.0);
     }
 }

@@ -1,6 +1,6 @@
 //! Who called whom in the last hour, and how it went: golden signals of each edge, at this node and end, in bounded memory.
 //!
-//! A call touches only the numbers of its own edge ([`Live`]). Every ten seconds a task takes them into a [`history`] that
+//! A call touches only the numbers of its own edge ([`Live`]). Every ten seconds a task takes them into a `history` that
 //! grows coarser with age. Times are kept as [`sketch`]es, so that those of several nodes can be added up.
 
 mod history;

@@ -1,7 +1,7 @@
 //! Names of what this crate counts.
 //!
 //! Labels hold names from the configuration or the verified catalogue and values of closed lists, never what the wire
-//! says; [`super::cap`] bounds how many come together. `docs/metrics.md` is the operator's page of these; a test keeps the two equal.
+//! says; `cap` bounds how many come together. `docs/metrics.md` is the operator's page of these; a test keeps the two equal.
 
 use metrics::{Gauge, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use starling_gossip::ServiceName;

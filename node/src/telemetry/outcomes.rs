@@ -79,7 +79,10 @@ impl Outcomes {
 
     fn note(&self, call: &Ended<'_>) {
         if let Some(duration) = &self.duration {
-            exemplar::of(call.trace, || duration.record(call.took.as_secs_f64()));
+            let is_sampled = call.span.is_some();
+            exemplar::of(call.trace, is_sampled, || {
+                duration.record(call.took.as_secs_f64())
+            });
         }
         let status = call.status.map(|status| usize::from(status.as_u16() / 100));
         let class = status.unwrap_or_default().min(5);
