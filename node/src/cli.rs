@@ -48,6 +48,7 @@ mod starter;
 mod status;
 mod table;
 mod tap;
+mod top;
 mod units;
 mod validate;
 
@@ -79,6 +80,7 @@ enum Command {
     Nodes(nodes::Nodes),
     Services(services::Services),
     Edges(edges::Edges),
+    Top(top::Top),
     Routes(routes::Routes),
     Explain(explain::Explain),
     Tap(tap::Tap),
@@ -138,6 +140,7 @@ impl Command {
             Self::Nodes(command) => command.run(),
             Self::Services(command) => command.run(),
             Self::Edges(command) => command.run(),
+            Self::Top(command) => command.run(),
             Self::Routes(command) => command.run(),
             Self::Explain(command) => command.run(),
             Self::Tap(command) => command.run(),

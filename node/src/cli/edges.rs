@@ -30,7 +30,7 @@ pub(super) struct Edges {
     ask: Ask,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Window {
     #[value(name = "1m")]
     Minute,
@@ -43,12 +43,25 @@ pub(super) enum Window {
 impl Window {
     /// What the agent answers such questions at.
     pub(super) fn path(self) -> String {
+        format!("/v1/edges?window={}", self.as_str())
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
         let window = match self {
             Self::Minute => edges::Window::Minute,
             Self::TenMinutes => edges::Window::TenMinutes,
             Self::Hour => edges::Window::Hour,
         };
-        format!("/v1/edges?window={}", window.as_str())
+        window.as_str()
+    }
+
+    /// The one that looks further back, and then the first again.
+    pub(super) fn next(self) -> Self {
+        match self {
+            Self::Minute => Self::TenMinutes,
+            Self::TenMinutes => Self::Hour,
+            Self::Hour => Self::Minute,
+        }
     }
 }
 
