@@ -301,7 +301,7 @@ pub struct Node {
     /// Services that it announces and has no valid certificate for: nobody else counts them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unproven: Vec<String>,
-    /// Since its present manifest came.
+    /// Since it last announced something else than how its calls go.
     pub age_s: u64,
     /// Since `liveness` is what it is.
     #[serde(default)]

@@ -263,4 +263,55 @@ mod tests {
         assert_eq!(&*other.key.callee, OTHER);
         assert!(other.tally.calls > EDGES_MAX as u64);
     }
+
+    /// What docs/edges.md says of memory. `EDGES=256 cargo test … an_hour_of_busy_edges -- --nocapture` measures all of it.
+    #[test]
+    fn an_hour_of_busy_edges_takes_what_the_page_says() {
+        let count = std::env::var("EDGES").ok();
+        let count = count.map_or(8, |count| count.parse().unwrap());
+        let edges = Edges::default();
+        let lives: Vec<_> = (0..count)
+            .map(|nth| {
+                edges.live(
+                    Side::Caller,
+                    &format!("caller-{nth}"),
+                    "orders",
+                    Protocol::Http,
+                )
+            })
+            .collect();
+        let series = lives.into_iter();
+        let series =
+            series.map(|live| Series::new(Side::Caller, "web", "orders", Protocol::Http, live));
+        let series: Vec<_> = series.collect();
+        let (before, now) = (resident_kib(), Instant::now());
+        for frame in 1..=360 {
+            for series in &series {
+                let mut line = AccessLine::request(series, &Method::GET, "/");
+                line.set_status(StatusCode::OK);
+                line.finish();
+                // A factor of ten, evenly.
+                (0..100)
+                    .for_each(|nth| series.edge().took((5_000.0 * 1.0233_f64.powi(nth)) as u64));
+            }
+            edges.roll(now + frame * FRAME);
+        }
+        let bytes = edges.past().history.bytes();
+        let (own, each) = (resident_kib() - before, bytes / count);
+        println!("{count} edges: {bytes} bytes of history, {each} each; {own} KiB resident");
+        assert!((3_000..14_000).contains(&each), "{each} bytes an edge");
+        assert!(
+            each * EDGES_MAX < BYTES_MAX,
+            "the oldest times of {EDGES_MAX} busy edges would go"
+        );
+    }
+
+    fn resident_kib() -> i64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS"))
+            .unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
 }

@@ -1,6 +1,6 @@
 //! An hour of what was counted: fine for the last minute, coarser the longer ago. Pure: the caller brings the clock.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::sketch::{Packed, Sketch};
@@ -152,17 +152,23 @@ impl History {
 }
 
 impl Frame {
+    /// One edge after the other, as each takes some KiB while it is added up.
     fn sum<'f>(frames: impl Iterator<Item = &'f Self>) -> Self {
-        let (mut lasted, mut sums) = (Duration::ZERO, BTreeMap::<u16, Sum>::new());
-        for frame in frames {
-            lasted += frame.lasted;
-            for (edge, closed) in &frame.edges {
-                sums.entry(*edge).or_default().add(closed);
-            }
+        let frames: Vec<_> = frames.collect();
+        let all: BTreeSet<u16> = frames
+            .iter()
+            .flat_map(|frame| frame.edges.keys().copied())
+            .collect();
+        let edges = all.into_iter().map(|edge| {
+            let mut sum = Sum::default();
+            let closed = frames.iter().filter_map(|frame| frame.edges.get(&edge));
+            closed.for_each(|closed| sum.add(closed));
+            (edge, sum.close())
+        });
+        Self {
+            edges: edges.collect(),
+            lasted: frames.iter().map(|frame| frame.lasted).sum(),
         }
-        let edges = sums.into_iter();
-        let edges = edges.map(|(edge, sum)| (edge, sum.close())).collect();
-        Self { lasted, edges }
     }
 
     fn bytes(&self) -> usize {

@@ -52,8 +52,7 @@ impl Live {
     pub(in crate::telemetry) fn ended(&self, call: &Ended<'_>) {
         self.open.fetch_sub(1, Ordering::Relaxed);
         if call.method.is_some() {
-            let micros = u64::try_from(call.took.as_micros()).unwrap_or(u64::MAX);
-            self.latency.get_or_init(Gauge::default).record(micros);
+            self.took(u64::try_from(call.took.as_micros()).unwrap_or(u64::MAX));
         }
         let also = match Outcome::of(call) {
             Outcome::Fine => None,
@@ -67,6 +66,10 @@ impl Live {
             self.reasons[reason as usize].fetch_add(1, Ordering::Relaxed);
         }
         self.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn took(&self, micros: u64) {
+        self.latency.get_or_init(Gauge::default).record(micros);
     }
 
     /// Calls under way.
