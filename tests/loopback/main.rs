@@ -6,6 +6,7 @@ mod dashboard;
 mod databases;
 mod demo;
 mod documents;
+mod edges;
 mod enrolment;
 mod fail_closed;
 mod grpc;
