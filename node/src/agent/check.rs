@@ -151,3 +151,6 @@ const PEERS_MAX: usize = 256;
 const SEEDS_MAX: usize = 8;
 
 const SEED_BUDGET: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests;

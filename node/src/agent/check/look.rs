@@ -10,7 +10,7 @@ use starling_transport::path::From;
 use starling_transport::{Callee, Leaf, Path, SpiffeId};
 use tokio::time::Instant;
 
-use super::questions::{About, Afresh, DIAL_BACK, PING, SECOND_OPINION};
+use super::questions::{About, Afresh, DIAL_BACK, NO_ANSWER, PING, SECOND_OPINION};
 use super::{Certificate, Kind, liveness};
 use crate::agent::explain::causes;
 use crate::check::peers::{Back, Failure, Offset, Opinion, Peer, Pong, Tried, Unsaid, Way};
@@ -170,22 +170,35 @@ async fn opinions(
         let (host, about) = (host.clone(), Some(node.clone()));
         async move { opinion(&host, &witness, About { about }, began).await }
     });
-    asked.buffered(WITNESSES).collect().await
+    let told = asked.buffered(WITNESSES);
+    told.filter_map(std::future::ready).collect().await
 }
 
-/// What `witness` hears from a node that this one has tried to reach since `began`.
-async fn opinion(host: &Arc<Host>, witness: &NodeName, about: About, began: Instant) -> Opinion {
-    let pong = host.control().ask(witness, SECOND_OPINION, &about).await;
-    let pong: Result<Pong, String> = pong.map_err(|error| match error.refused() {
-        Some(refused) => refused.why.clone(),
-        None => causes(&error),
-    });
+/// What `witness` hears from a node that this one has tried to reach since `began`. A witness that could not be asked, or has been
+/// asked too often, has no opinion.
+async fn opinion(
+    host: &Arc<Host>,
+    witness: &NodeName,
+    about: About,
+    began: Instant,
+) -> Option<Opinion> {
+    let asked = host.control().ask(witness, SECOND_OPINION, &about).await;
+    let pong: Result<Pong, String> = match asked {
+        Ok(pong) => Ok(pong),
+        Err(error) => {
+            let refused = error.refused();
+            Err(refused
+                .filter(|refused| refused.reason == NO_ANSWER)?
+                .why
+                .clone())
+        }
+    };
     let heard_ms = pong.as_ref().ok().and_then(|pong| pong.heard_ms);
-    Opinion {
+    Some(Opinion {
         node: witness.to_string(),
         pong,
         heard: heard_ms.is_some_and(|ago| Duration::from_millis(ago) < began.elapsed()),
-    }
+    })
 }
 
 /// Since somebody at `addr` began a handshake here, if that is remembered.

@@ -95,7 +95,7 @@ async fn second_opinion(
         Ok(Err(error)) => causes(&error),
         Err(_elapsed) => format!("node `{node}` did not answer"),
     };
-    Err(Refused::new(StatusCode::BAD_GATEWAY, "no_answer", why))
+    Err(Refused::new(StatusCode::BAD_GATEWAY, NO_ANSWER, why))
 }
 
 fn turn<'a>(host: &'a Host, name: &str) -> Result<tokio::sync::SemaphorePermit<'a>, Refused> {
@@ -108,6 +108,9 @@ fn turn<'a>(host: &'a Host, name: &str) -> Result<tokio::sync::SemaphorePermit<'
 pub(super) const PING: &str = "/v1/ping";
 pub(super) const DIAL_BACK: &str = "/v1/dial-back";
 pub(super) const SECOND_OPINION: &str = "/v1/second-opinion";
+
+/// The node that was asked for did not answer; any other refusal says nothing of it.
+pub(super) const NO_ANSWER: &str = "no_answer";
 
 /// Within what the asker waits for.
 const OPINION_BUDGET: Duration = Duration::from_millis(4_000);

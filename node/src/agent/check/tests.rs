@@ -1,0 +1,93 @@
+use super::questions::{About, Afresh, DIAL_BACK, SECOND_OPINION};
+use super::*;
+use crate::check::peers::{Back, Pong};
+use crate::control::{Control, ControlError};
+use crate::testing::{Agent as Node, Ca, all_know_all};
+use starling_gossip::NodeName;
+
+async fn three() -> [Node; 3] {
+    let (ca, control) = (Ca::new(), || Control::new(handlers().into()));
+    let a = ca.agent("a", "web", &[], control());
+    let b = ca.agent("b", "orders", &[a.addr], control());
+    let c = ca.agent("c", "stock", &[a.addr], control());
+    all_know_all(&[&a, &b, &c]).await;
+    [a, b, c]
+}
+
+fn others(node: &Node) -> Vec<Arc<Member>> {
+    let catalogue = node.host.membership.catalogue();
+    let members = catalogue.members.values();
+    let others = members.filter(|member| member.name != catalogue.local);
+    others.cloned().collect()
+}
+
+fn reason<T: std::fmt::Debug>(asked: Result<T, ControlError>) -> String {
+    let error = asked.unwrap_err();
+    let refused = error.refused();
+    refused.unwrap_or_else(|| panic!("{error}")).reason.clone()
+}
+
+#[tokio::test]
+async fn peers_are_reached_and_dial_back_where_this_node_says_that_it_is() {
+    let [a, b, _c] = three().await;
+    let peers = look::at_all(&a.host, others(&a)).await;
+    assert_eq!(peers.len(), 2);
+    for peer in &peers {
+        let back = peer.back.as_ref().unwrap();
+        assert!(peer.there.way().is_some(), "{peer:?}");
+        assert_eq!(back.address, a.addr.to_string());
+        assert!(back.mesh_port.way().is_some(), "{peer:?}");
+        assert!(back.another_port.as_ref().unwrap().way().is_some());
+        assert_eq!(
+            peer.said().unwrap().sees.as_ref().unwrap().liveness,
+            "alive"
+        );
+    }
+    // An address in the question is nothing that a node looks at.
+    let question = serde_json::json!({"afresh": false, "address": "127.0.0.1:9"});
+    let b = NodeName::parse(b.host.node.as_str()).unwrap();
+    let back: Back = a
+        .host
+        .control()
+        .ask(&b, DIAL_BACK, &question)
+        .await
+        .unwrap();
+    assert_eq!(back.address, a.addr.to_string());
+}
+
+#[tokio::test]
+async fn who_asks_too_often_waits() {
+    let [a, b, _c] = three().await;
+    let control = a.host.control();
+    let mut refused = None;
+    for _ in 0..100 {
+        let question = Afresh { afresh: false };
+        let asked: Result<Back, _> = control.ask(&b.host.node, DIAL_BACK, &question).await;
+        if asked.is_err() {
+            refused = Some(reason(asked));
+            break;
+        }
+    }
+    assert_eq!(refused.as_deref(), Some("too_often"));
+}
+
+#[tokio::test]
+async fn others_are_asked_of_a_node_that_is_silent() {
+    let [a, b, mut c] = three().await;
+    let about = About {
+        about: Some("c".to_owned()),
+    };
+    let control = a.host.control();
+    let asked: Result<Pong, _> = control.ask(&b.host.node, SECOND_OPINION, &about).await;
+    assert_eq!(asked.unwrap().version, env!("CARGO_PKG_VERSION"));
+    let before = others(&a);
+    c.close().await;
+    let peers = look::at_all(&a.host, before).await;
+    let silent = peers.iter().find(|peer| peer.node == "c").unwrap();
+    assert!(silent.there.failure().is_some(), "{silent:?}");
+    let opinions: Vec<_> = silent.opinions.iter().collect();
+    assert!(
+        opinions.len() == 1 && opinions[0].node == "b" && opinions[0].pong.is_err(),
+        "{silent:?}"
+    );
+}
