@@ -7,12 +7,14 @@ mod events;
 mod origin;
 mod page;
 mod post;
+mod remote;
 mod scrape;
 pub mod server;
 pub mod socket;
 mod tap;
 pub mod view;
 
+pub use remote::Rules;
 pub use server::{Door, serve};
 pub use socket::{Socket, SocketError};
 pub(crate) use tap::PASS;

@@ -10,6 +10,7 @@ mod follow;
 mod issuing;
 mod listeners;
 pub(crate) mod policies;
+mod remote;
 mod source;
 
 use std::path::PathBuf;
@@ -185,6 +186,7 @@ impl Agent {
         listeners.apply(&host.config.load()).await?;
         admin(
             &mut background,
+            &host,
             &doors,
             source::View::new(&host, &facts, &keeper),
             &over,
@@ -320,6 +322,7 @@ fn settings(
 
 async fn admin(
     background: &mut JoinSet<()>,
+    host: &Arc<Host>,
     admin: &crate::config::Admin,
     source: Arc<source::View>,
     over: &CancellationToken,
@@ -331,7 +334,15 @@ async fn admin(
         listener: http,
         dashboard: admin.dashboard,
     };
-    for door in [Door::Socket(socket), http] {
+    let mut doors = vec![Door::Socket(socket), http];
+    if let Some(remote) = &admin.remote {
+        let (door, following) = remote::open(remote, host).await?;
+        doors.push(door);
+        if let Some(following) = following {
+            background.spawn(following);
+        }
+    }
+    for door in doors {
         background.spawn(admin::serve(door, source.clone(), over.clone()));
     }
     Ok(())

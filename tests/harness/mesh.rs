@@ -132,6 +132,11 @@ impl Mesh {
 
     /// Makes an operator with the root's key; returns the file to sign with.
     pub fn operator(&self, name: &str, kinds: &str) -> PathBuf {
+        self.operator_with_key(name, kinds).0
+    }
+
+    /// The same, with what its key is revoked by.
+    pub fn operator_with_key(&self, name: &str, kinds: &str) -> (PathBuf, String) {
         let file = self.scratch.path().join(format!("{name}.operator"));
         let mut command = Command::new(program::agent());
         command
@@ -139,8 +144,13 @@ impl Mesh {
             .arg(&file)
             .arg("--state")
             .arg(self.issuer());
-        run(command);
-        file
+        let said = run(command);
+        let mut words = said.split_whitespace();
+        let hash = words.find(|word| word.starts_with("sha256:"));
+        let hash = hash
+            .expect("it tells its public half")
+            .trim_end_matches('.');
+        (file, format!("key/{hash}"))
     }
 
     /// Starts all agents and waits until each is ready and knows the others.

@@ -16,6 +16,7 @@ mod memory;
 mod policy;
 mod prometheus;
 mod protocols;
+mod remote;
 mod resilience;
 mod revocation;
 mod routes;

@@ -123,23 +123,6 @@ fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// An operator's file, and what its key is revoked by.
-fn operator(mesh: &Mesh, name: &str, kinds: &str) -> (String, String) {
-    let file = shown(&mesh.scratch().path().join(format!("{name}.operator")));
-    let mut new = Command::new(program::agent());
-    new.args([
-        "operator", "new", "--name", name, "--kinds", kinds, "--out", &file,
-    ]);
-    new.arg("--state").arg(mesh.issuer());
-    let said = run(new);
-    let mut words = said.split_whitespace();
-    let hash = words.find(|word| word.starts_with("sha256:"));
-    let hash = hash
-        .expect("it tells its public half")
-        .trim_end_matches('.');
-    (file, format!("key/{hash}"))
-}
-
 fn error(output: &Output) -> String {
     assert!(!output.status.success(), "it worked");
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -293,7 +276,8 @@ fn nobody_looks_without_a_pass_that_holds() {
     let _turn = turn::shared();
     let shop = Shop::open();
     let (n1, n2) = (shop.node("n1"), shop.node("n2"));
-    let (alice, alices_key) = operator(&shop.mesh, "alice", "tap,see");
+    let (alice, alices_key) = shop.mesh.operator_with_key("alice", "tap,see");
+    let alice = shown(&alice);
     let root = shown(&shop.mesh.operator("root", "revocation"));
 
     let (status, said) = shop.look("n1", None, "callee=orders");

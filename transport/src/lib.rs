@@ -18,6 +18,7 @@ pub mod pool;
 pub mod revocation;
 pub mod session;
 pub mod svid;
+pub mod tls;
 mod tuning;
 
 pub use endpoint::{BindError, Callee, DialError, Endpoint, Options};

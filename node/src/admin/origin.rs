@@ -1,4 +1,4 @@
-//! Which requests over loopback are meant for us, and which some web page makes a browser send.
+//! Which requests are meant for us, and which some web page makes a browser send.
 
 use std::net::IpAddr;
 
@@ -10,6 +10,19 @@ use http::{HeaderMap, HeaderName, Uri};
 /// have a name that is not ours as `Host`. Names of this host's own choosing cannot be told from those, so only addresses
 /// and `localhost` count.
 pub(super) fn is_meant_for(uri: &Uri, headers: &HeaderMap, reached: IpAddr) -> bool {
+    let is_local = |host: &Authority| host.host().eq_ignore_ascii_case("localhost");
+    is_for(uri, headers, "http", |host| {
+        is_local(host) || is_address(host, reached)
+    })
+}
+
+/// The same for what is reached by `scheme`, where `is_ours` knows this host's names.
+pub(super) fn is_for(
+    uri: &Uri,
+    headers: &HeaderMap,
+    scheme: &str,
+    is_ours: impl Fn(&Authority) -> bool,
+) -> bool {
     let Some(host) = the_one(headers, HOST) else {
         return false;
     };
@@ -19,24 +32,26 @@ pub(super) fn is_meant_for(uri: &Uri, headers: &HeaderMap, reached: IpAddr) -> b
     if uri.authority().is_some_and(|named| *named != authority) {
         return false;
     }
-    is_ours(&authority, reached) && is_same_origin(headers, host) && is_same_site(headers)
+    is_ours(&authority) && is_same_origin(headers, scheme, host) && is_same_site(headers)
 }
 
-fn is_ours(authority: &Authority, reached: IpAddr) -> bool {
+/// Whether it names the address that was reached.
+pub(super) fn is_address(authority: &Authority, reached: IpAddr) -> bool {
     let name = authority.host();
     let bare = name
         .strip_prefix('[')
         .and_then(|name| name.strip_suffix(']'))
         .unwrap_or(name);
-    name.eq_ignore_ascii_case("localhost")
-        || bare
-            .parse()
-            .is_ok_and(|ip: IpAddr| ip.to_canonical() == reached)
+    bare.parse()
+        .is_ok_and(|ip: IpAddr| ip.to_canonical() == reached)
 }
 
-fn is_same_origin(headers: &HeaderMap, host: &str) -> bool {
-    !headers.contains_key(ORIGIN)
-        || the_one(headers, ORIGIN).and_then(|origin| origin.strip_prefix("http://")) == Some(host)
+fn is_same_origin(headers: &HeaderMap, scheme: &str, host: &str) -> bool {
+    let named = || {
+        let origin = the_one(headers, ORIGIN)?.strip_prefix(scheme)?;
+        origin.strip_prefix("://")
+    };
+    !headers.contains_key(ORIGIN) || named() == Some(host)
 }
 
 /// Browsers say where a request comes from, also those of images and links, which have no `Origin`. `none` is an address

@@ -2,18 +2,18 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Request, StatusCode, Uri};
+use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -24,9 +24,10 @@ use super::events::{Live, STREAMS_MAX};
 use super::origin;
 use super::page;
 use super::post::post;
+use super::remote::{Guest, Rules};
 use super::scrape;
 use super::socket::Socket;
-use super::tap::tap;
+use super::tap;
 use super::view::Source;
 use crate::pass;
 use crate::policy::explain::Question;
@@ -68,25 +69,64 @@ pub enum Door {
         listener: TcpListener,
         dashboard: bool,
     },
+    /// For the dashboard, to those who are not on this host.
+    Remote {
+        listener: TcpListener,
+        rules: Arc<Rules>,
+    },
+}
+
+/// A connection that came.
+enum Arrival {
+    Plain(Box<dyn Stream>, Asker),
+    /// Its handshake is still to be made.
+    Tls(TcpStream, SocketAddr, Arc<Rules>),
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Who asks, as far as it matters.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Asker {
     Local,
     Tcp { reached: IpAddr, dashboard: bool },
+    Remote(Arc<Guest>),
 }
 
 impl Asker {
     /// Longest life of a connection, so that a reader that stops reading frees its place. A dashboard comes back by itself;
     /// a command looks for as long as its pass lets it.
-    fn patience(self) -> Duration {
+    fn patience(&self) -> Duration {
         match self {
             Self::Local => pass::LIFETIME_MAX,
-            Self::Tcp { .. } => CONNECTION_LIFE,
+            Self::Tcp { .. } | Self::Remote(_) => CONNECTION_LIFE,
+        }
+    }
+
+    /// The pass that a request brings. On this host no cookie counts: they are not kept apart by port.
+    fn pass(&self, headers: &HeaderMap) -> Option<String> {
+        match self {
+            Self::Local | Self::Tcp { .. } => tap::pass(headers),
+            Self::Remote(_) => Guest::pass(headers),
+        }
+    }
+
+    /// Answers a request that is not let through.
+    fn stop(&self, request: &Request<Incoming>, source: &dyn Source) -> Option<Answer> {
+        match self {
+            Self::Local => None,
+            Self::Remote(guest) => guest.stop(request, source),
+            Self::Tcp { reached, .. }
+                if !origin::is_meant_for(request.uri(), request.headers(), *reached) =>
+            {
+                let why = "ask by address or as localhost, and not from another web page\n";
+                Some(text(StatusCode::FORBIDDEN, why))
+            }
+            Self::Tcp { dashboard, .. } => {
+                let is_there = *dashboard || is_for_monitoring(request.uri().path());
+                (!is_there).then(nothing)
+            }
         }
     }
 }
@@ -115,8 +155,8 @@ pub async fn serve(door: Door, source: Arc<dyn Source>, drain: CancellationToken
             accepted = door.accept(), if !is_full => accepted,
         };
         match accepted {
-            Ok((stream, asker)) => {
-                connections.spawn(converse(stream, asker, desk.clone(), drain.clone()));
+            Ok(arrival) => {
+                connections.spawn(arrive(arrival, desk.clone(), drain.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "admin connection not accepted");
@@ -132,11 +172,11 @@ pub async fn serve(door: Door, source: Arc<dyn Source>, drain: CancellationToken
 
 impl Door {
     /// Cancel-safe, as both kinds of accept are.
-    async fn accept(&self) -> io::Result<(Box<dyn Stream>, Asker)> {
+    async fn accept(&self) -> io::Result<Arrival> {
         match self {
             Self::Socket(socket) => {
                 let (stream, _) = socket.listener.accept().await?;
-                Ok((Box::new(stream), Asker::Local))
+                Ok(Arrival::Plain(Box::new(stream), Asker::Local))
             }
             Self::Http {
                 listener,
@@ -147,10 +187,38 @@ impl Door {
                     reached: stream.local_addr()?.ip().to_canonical(),
                     dashboard: *dashboard,
                 };
-                Ok((Box::new(stream), asker))
+                Ok(Arrival::Plain(Box::new(stream), asker))
+            }
+            Self::Remote { listener, rules } => {
+                let (stream, from) = listener.accept().await?;
+                Ok(Arrival::Tls(stream, from, rules.clone()))
             }
         }
     }
+}
+
+async fn arrive(arrival: Arrival, desk: Arc<Desk>, drain: CancellationToken) {
+    match arrival {
+        Arrival::Plain(stream, asker) => converse(stream, asker, desk, drain).await,
+        Arrival::Tls(stream, from, rules) => match greet(stream, from, rules).await {
+            Ok((stream, guest)) => {
+                converse(stream, Asker::Remote(Arc::new(guest)), desk, drain).await;
+            }
+            Err(error) => tracing::debug!(peer.addr = %from, %error, "no handshake"),
+        },
+    }
+}
+
+/// Shakes hands with somebody from elsewhere.
+async fn greet(
+    stream: TcpStream,
+    from: SocketAddr,
+    rules: Arc<Rules>,
+) -> io::Result<(Box<dyn Stream>, Guest)> {
+    let reached = stream.local_addr()?.ip();
+    let (stream, leaf) = timeout(HEAD_WAIT, rules.tls.accept(stream)).await??;
+    let guest = Guest::new(rules, from, reached, leaf);
+    Ok((Box::new(stream), guest))
 }
 
 async fn converse(
@@ -159,9 +227,10 @@ async fn converse(
     desk: Arc<Desk>,
     drain: CancellationToken,
 ) {
+    let patience = asker.patience();
     let service = service_fn(move |request: Request<Incoming>| {
-        let desk = desk.clone();
-        async move { Ok::<_, Infallible>(take(request, asker, &desk).await) }
+        let (desk, asker) = (desk.clone(), asker.clone());
+        async move { Ok::<_, Infallible>(take(request, &asker, &desk).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -177,29 +246,18 @@ async fn converse(
         }
         connection.await
     };
-    match timeout(asker.patience(), conversation).await {
+    match timeout(patience, conversation).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "admin connection broke"),
         Err(_elapsed) => tracing::debug!("admin connection outlived its time"),
     }
 }
 
-async fn take(request: Request<Incoming>, asker: Asker, desk: &Desk) -> Answer {
-    if let Asker::Tcp { reached, .. } = asker
-        && !origin::is_meant_for(request.uri(), request.headers(), reached)
-    {
-        return text(
-            StatusCode::FORBIDDEN,
-            "ask by address or as localhost, and not from another web page\n",
-        );
+async fn take(request: Request<Incoming>, asker: &Asker, desk: &Desk) -> Answer {
+    if let Some(answer) = asker.stop(&request, &*desk.source) {
+        return answer;
     }
     let path = request.uri().path();
-    if let Asker::Tcp { dashboard, .. } = asker
-        && !dashboard
-        && !is_for_monitoring(path)
-    {
-        return nothing();
-    }
     match (request.method(), asker) {
         (&Method::POST, Asker::Local) => {
             let path = path.to_owned();
@@ -218,13 +276,16 @@ async fn take(request: Request<Incoming>, asker: Asker, desk: &Desk) -> Answer {
             let node = scrape::node(path).unwrap_or_default();
             scrape::of(node, request.headers(), &*desk.source).await
         }
-        (&Method::GET, _) if path == "/v1/tap" => tap(&request, &*desk.source),
+        (&Method::GET, _) if path == "/v1/tap" => {
+            let pass = asker.pass(request.headers());
+            tap::tap(&request, pass, &*desk.source)
+        }
         (&Method::GET | &Method::HEAD, asker) => answer(path, asker, &*desk.source),
         _ => only_reading(),
     }
 }
 
-fn answer(path: &str, asker: Asker, source: &dyn Source) -> Answer {
+fn answer(path: &str, asker: &Asker, source: &dyn Source) -> Answer {
     match (path, asker) {
         ("/healthz", _) => text(StatusCode::OK, "ok\n"),
         ("/readyz", _) => match source.ready() {
@@ -238,7 +299,9 @@ fn answer(path: &str, asker: Asker, source: &dyn Source) -> Answer {
         ("/v1/documents", Asker::Local) => json(&source.documents()),
         (path, asker) => match (path.strip_prefix(DOCUMENT).map(str::parse), asker) {
             (Some(Ok(key)), _) => json(&source.document(&key)),
-            (None, Asker::Tcp { .. }) => page::file(path).unwrap_or_else(nothing),
+            (None, Asker::Tcp { .. } | Asker::Remote(_)) => {
+                page::file(path).unwrap_or_else(nothing)
+            }
             _ => nothing(),
         },
     }

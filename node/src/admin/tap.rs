@@ -18,9 +18,9 @@ use super::answer::{Answer, json_with, with_body};
 use super::view::{Refused, Source};
 use crate::tap::{Ask, News, Tap, Wanted};
 
-/// Opens a tap.
-pub(super) fn tap<B>(request: &Request<B>, source: &dyn Source) -> Answer {
-    let opened = ask(request).and_then(|ask| source.tap(ask));
+/// Opens a tap with what the request brings.
+pub(super) fn tap<B>(request: &Request<B>, pass: Option<String>, source: &dyn Source) -> Answer {
+    let opened = ask(request, pass).and_then(|ask| source.tap(ask));
     match opened {
         Ok(tap) => events(tap),
         Err(refused) => {
@@ -30,7 +30,7 @@ pub(super) fn tap<B>(request: &Request<B>, source: &dyn Source) -> Answer {
     }
 }
 
-fn ask<B>(request: &Request<B>) -> Result<Ask, Refused> {
+fn ask<B>(request: &Request<B>, pass: Option<String>) -> Result<Ask, Refused> {
     let query = request.uri().query().unwrap_or_default();
     let (wanted, nodes) = Wanted::from_query(query).ok_or_else(|| Refused {
         status: 400,
@@ -38,14 +38,14 @@ fn ask<B>(request: &Request<B>) -> Result<Ask, Refused> {
         hint: None,
     })?;
     Ok(Ask {
-        pass: pass(request.headers()).ok_or_else(no_pass)?,
+        pass: pass.ok_or_else(no_pass)?,
         wanted,
         nodes,
     })
 }
 
-/// The pass that a request brings, if it is one.
-fn pass(headers: &HeaderMap) -> Option<String> {
+/// The pass that a request brings in its field, if it is one.
+pub(super) fn pass(headers: &HeaderMap) -> Option<String> {
     let mut all = headers.get_all(PASS).iter();
     let (only, None) = (all.next()?, all.next()) else {
         return None;

@@ -42,6 +42,8 @@ pub trait Source: Send + Sync + 'static {
     fn policy(&self, service: String) -> BoxFuture<'static, Result<Vec<NodePolicy>, String>>;
     /// Opens a tap on live calls, if the pass that comes with it holds.
     fn tap(&self, ask: Ask) -> Result<Tap, Refused>;
+    /// Whose word a pass is that opens this dashboard.
+    fn sees(&self, pass: &str) -> Result<Seer, Refused>;
     fn documents(&self) -> Vec<Document>;
     /// One document with its history; with nothing in it if nobody ever made it.
     fn document(&self, key: &DocumentKey) -> History;
@@ -225,6 +227,15 @@ pub struct Receipt {
     pub kind: String,
     pub name: String,
     pub revision: u64,
+}
+
+/// Whose pass opens a dashboard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seer {
+    pub operator: String,
+    /// Its serial, for logs.
+    pub pass: String,
+    pub seconds_left: u64,
 }
 
 /// Something was not done.

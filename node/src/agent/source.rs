@@ -23,6 +23,8 @@ use crate::check;
 use crate::config::{Mode, Upstream};
 use crate::documents::Keeper;
 use crate::host::Host;
+use crate::mesh::unix_s;
+use crate::pass;
 use crate::policy::explain::Question;
 use crate::renewal::Trouble;
 use crate::scrape;
@@ -235,6 +237,21 @@ impl Source for View {
 
     fn check(&self) -> BoxFuture<'static, check::agent::Agent> {
         Box::pin(super::check::facts(self.host.clone(), self.facts.clone()))
+    }
+
+    fn sees(&self, pass: &str) -> Result<view::Seer, view::Refused> {
+        let admitted = pass::admit(&self.host, pass, &self.host.node, pass::Wish::See);
+        let admitted = admitted.map_err(|refusal| view::Refused {
+            status: 403,
+            error: refusal.to_string(),
+            hint: Some(refusal.hint().to_owned()),
+        })?;
+        let until = admitted.pass.not_after;
+        Ok(view::Seer {
+            operator: admitted.operator.to_string(),
+            pass: admitted.pass.serial.to_string(),
+            seconds_left: until.saturating_sub(unix_s(SystemTime::now())),
+        })
     }
 
     fn tap(&self, ask: Ask) -> Result<Tap, view::Refused> {

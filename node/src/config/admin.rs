@@ -9,6 +9,7 @@ use super::AccessLog;
 use super::check::Checker;
 use super::keys::shown;
 use super::raw;
+use super::remote::Remote;
 
 /// Where the agent answers questions about itself. Needs a restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// Whether the dashboard is among them.
     pub dashboard: bool,
+    /// The dashboard for those who are not on this host.
+    pub remote: Option<Remote>,
 }
 
 /// How the agent logs.
@@ -54,6 +57,7 @@ impl Admin {
                 .and_then(|listen| loopback(checker, listen))
                 .unwrap_or(default.listen),
             dashboard: raw.dashboard.unwrap_or(default.dashboard),
+            remote: Remote::check(raw, checker),
         }
     }
 }
@@ -64,6 +68,7 @@ impl Default for Admin {
             socket: PathBuf::from(SOCKET),
             listen: SocketAddr::from(([127, 0, 0, 1], 7401)),
             dashboard: true,
+            remote: None,
         }
     }
 }
@@ -116,7 +121,7 @@ fn loopback(checker: &mut Checker<'_>, listen: &Spanned<String>) -> Option<Socke
         let what = format!("`listen` of [admin] is not a loopback address: `{address}`");
         let hint = format!(
             "keep it on 127.0.0.1; to read it from elsewhere, offer it through the mesh: \
-             [[service]] with `port = {}`, and `allow` who may",
+             [[service]] with `port = {}`, and `allow` who may; for browsers there is `remote`",
             address.port()
         );
         checker.problem(listen.span(), what, &hint);

@@ -326,7 +326,6 @@ const RULE_PARTS: [&Section; 15] = [
 ];
 const SECTIONS: [&Section; 24] = [
     &FILE,
-    &ADMIN,
     &LOG,
     &ACCESS,
     &TRACE,
@@ -349,6 +348,7 @@ const SECTIONS: [&Section; 24] = [
     &ROUTE,
     &RULE,
     &MATCH,
+    &ADMIN,
 ];
 
 fn known_only(table: &mut DeTable<'_>, section: &Section, checker: &mut Checker<'_>) {

@@ -42,6 +42,11 @@ pub(super) struct Admin {
     pub(super) socket: Text,
     pub(super) listen: Text,
     pub(super) dashboard: Option<bool>,
+    pub(super) remote: Text,
+    pub(super) names: Option<Vec<Spanned<String>>>,
+    pub(super) allow: Option<Vec<Spanned<String>>>,
+    pub(super) certificate: Text,
+    pub(super) key: Text,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -152,6 +152,7 @@ fn every_key_arrives() {
             socket: "/srv/admin.sock".into(),
             listen: "[::1]:7401".parse().unwrap(),
             dashboard: true,
+            remote: None,
         }
     );
     assert_eq!(
@@ -389,7 +390,68 @@ fn addresses() {
         "[admin]\nlisten = \"10.0.0.1:7401\"",
         "2: `listen` of [admin] is not a loopback address: `10.0.0.1:7401`",
         "keep it on 127.0.0.1; to read it from elsewhere, offer it through the mesh: \
-         [[service]] with `port = 7401`, and `allow` who may",
+         [[service]] with `port = 7401`, and `allow` who may; for browsers there is `remote`",
+    );
+}
+
+#[test]
+fn remote() {
+    let all = "[admin]\nremote = \"10.0.0.1:7443\"\nnames = [\"N1.example.org\"]\nallow = [\"ops\"]\n\
+               certificate = \"/etc/ssl/n1.pem\"\nkey = \"/etc/ssl/private/n1.key\"";
+    let remote = read(all).admin.remote.unwrap();
+    assert_eq!(remote.listen.to_string(), "10.0.0.1:7443");
+    assert_eq!(remote.names, ["n1.example.org"]);
+    assert_eq!(remote.allow[0].as_str(), "ops");
+    assert!(remote.certificate.is_some());
+    check(
+        "[admin]\nremote = \"10.0.0.1\"",
+        "2: `remote` is not an address: `10.0.0.1`",
+        "a port belongs behind it, as in \"10.0.0.1:7400\"",
+    );
+    check(
+        "[admin]\nremote = \"10.0.0.1:7443\"\ndashboard = false",
+        "2: `remote` of [admin] has nothing to show: `dashboard` is false",
+        "remove one of the two",
+    );
+    check(
+        "[admin]\nlisten = \"127.0.0.1:7443\"\nremote = \"127.0.0.1:7443\"",
+        "3: `remote` and `listen` of [admin] are the same address",
+        "`listen` is for this host and without TLS; choose another port for `remote`",
+    );
+    for (key, value) in [
+        ("names", "[\"n1.example.org\"]"),
+        ("allow", "[\"ops\"]"),
+        ("certificate", "\"/a.pem\""),
+        ("key", "\"/a.key\""),
+    ] {
+        check(
+            &format!("[admin]\n{key} = {value}"),
+            &format!(
+                "2: `{key}` of [admin] is about the dashboard for other hosts, and there is none"
+            ),
+            "add `remote = \"10.0.0.1:7443\"` with an address of this host, or remove it",
+        );
+    }
+    let with = |line: &str| format!("[admin]\nremote = \"10.0.0.1:7443\"\n{line}");
+    check(
+        &with("certificate = \"/a.pem\""),
+        "3: `certificate` of [admin] has no `key`",
+        "add `key` with the file of its private key",
+    );
+    check(
+        &with("key = \"/a.key\""),
+        "3: `key` of [admin] has no `certificate`",
+        "add `certificate` with the file of its chain",
+    );
+    check(
+        &with("names = [\"https://n1\"]"),
+        "3: `https://n1` is not the name of a host",
+        "without scheme and port, as in \"n1.example.org\"; addresses of this host need not be named",
+    );
+    check(
+        &with("allow = [\"*\"]"),
+        "3: `*` is not the name of a service: a name holds only a-z, 0-9 and -, and neither begins nor ends with -",
+        "there is no wildcard: list the services that may call",
     );
 }
 

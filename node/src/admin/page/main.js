@@ -11,7 +11,7 @@ import { add, here, start } from './pages.js';
 import { forget_width } from './picture.js';
 import { draw_problems, draw_sums } from './problems.js';
 import { draw_service, draw_services } from './services.js';
-import { draw_tap, take_pass } from './tap.js';
+import { draw_tap, log_in, take_pass } from './tap.js';
 import { span } from './words.js';
 
 const filtered = draw => live => draw(live, $('word').value.trim().toLowerCase(), $('troubled').checked);
@@ -69,7 +69,11 @@ const live = new Live(changed);
 const redraw = () => changed(here().page.kinds);
 
 take_pass();
-addEventListener('hashchange', take_pass);
+await log_in();
+addEventListener('hashchange', () => {
+  take_pass();
+  log_in();
+});
 start(({ name }) => {
   $('filter').hidden = !FILTERED.includes(name);
   $('sums').hidden = name !== 'map';

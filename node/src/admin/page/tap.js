@@ -52,6 +52,15 @@ export function take_pass() {
   history.replaceState(null, '', '#/tap');
 }
 
+// From another host the whole dashboard wants the pass. It is handed in once; the browser keeps it where no script gets it.
+const is_remote = location.protocol.startsWith('https');
+
+export async function log_in() {
+  if (!is_remote || pass === undefined) return;
+  // What comes of it is told by whatever is asked for next.
+  await fetch('/v1/login', { method: 'POST', headers: { 'starling-pass': pass } }).catch(() => {});
+}
+
 export function draw_tap(live) {
   mesh = live.status?.trust_domain;
   draw_pass();
@@ -69,13 +78,14 @@ let calls = [];
 let missing = { left_out: 0, lost: 0 };
 let is_due = false;
 
-function start(event) {
+async function start(event) {
   event.preventDefault();
   if (open) return stop('Stopped.');
   if ($('tap-pass').value.trim()) pass = $('tap-pass').value.trim();
   $('tap-pass').value = '';
   draw_pass();
-  if (pass === undefined) return show($('tap-note'), 'There is no pass yet.');
+  await log_in();
+  if (pass === undefined && !is_remote) return show($('tap-note'), 'There is no pass yet.');
   [calls, missing] = [[], { left_out: 0, lost: 0 }];
   table.update([]);
   open = new AbortController();
@@ -93,7 +103,7 @@ async function listen(mine, question) {
   show($('tap-note'), 'Asking …');
   while (mine === open) {
     try {
-      await follow(`/v1/tap?${question}`, { 'starling-pass': pass }, mine.signal, take);
+      await follow(`/v1/tap?${question}`, pass === undefined ? {} : { 'starling-pass': pass }, mine.signal, take);
     } catch (error) {
       if (mine !== open) return;
       if (error instanceof Refused) return stop(said(`✕ ${error.message}`, 'bad'));
