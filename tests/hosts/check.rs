@@ -211,6 +211,10 @@ fn on_the_host(bench: &Bench) {
     bench
         .expect("n1", &["files"])
         .says("node.key has mode 0644");
+    // The agent has noticed too, and has to forget it when all is well again.
+    wait_until(crate::PATIENCE, "n1 to refuse its key", || {
+        n1.log().contains("certificates kept as they were")
+    });
     open(0o600);
 
     let told = bench.expect_with("n1", &["kernel"], &bench.tight);

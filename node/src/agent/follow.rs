@@ -57,6 +57,10 @@ impl Follower {
             if is_asked || has_new_identities {
                 identities = seen;
                 identities_refused = !self.take_identities();
+                // What was told of them is over, unless it was told of the configuration.
+                if !identities_refused && !files_refused {
+                    self.facts.set_error(None);
+                }
             }
             let seen = Config::fingerprint(&self.directory);
             // What was refused for want of a certificate is good once that is there.
