@@ -25,16 +25,26 @@ pub use gossip::tell;
 pub use rounds::Survey;
 pub(crate) use wire::handler;
 
-/// What is known now. Looking makes the others be asked for the next look.
+/// What is known now, or was at the last round. Looking makes the others be asked for the next look.
 pub fn watched(host: &Arc<Host>, window: Window) -> view::Edges {
     host.survey.watch(window);
-    known(host, window)
+    let drawn = host.survey.drawn(window);
+    drawn.unwrap_or_else(|| known(host, window))
 }
 
 /// What all say after they were asked.
 pub async fn asked(host: Arc<Host>, window: Window) -> view::Edges {
     host.survey.ask(&host, window, FRESH).await;
-    known(&host, window)
+    added_up(host, window).await
+}
+
+/// In a large mesh adding up takes some milliseconds, for which no call should wait.
+async fn added_up(host: Arc<Host>, window: Window) -> view::Edges {
+    let added = tokio::task::spawn_blocking(move || known(&host, window)).await;
+    added.unwrap_or_else(|error| {
+        tracing::error!(%error, "what nodes say of their edges could not be added up");
+        view::Edges::default()
+    })
 }
 
 fn known(host: &Host, window: Window) -> view::Edges {

@@ -9,7 +9,9 @@ use starling_gossip::{Liveness, NodeName, State};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::added_up;
 use super::wire::{self, Page, Question};
+use crate::admin::view;
 use crate::host::Host;
 use crate::telemetry::edges::sketch::Packed;
 use crate::telemetry::edges::{Seen, Window};
@@ -30,6 +32,8 @@ struct Looked {
     /// The last time that somebody looked who will look again.
     watched: Option<Instant>,
     answers: BTreeMap<NodeName, Answer>,
+    /// What came of the last round, added up, for those who watch.
+    drawn: Option<(Instant, view::Edges)>,
 }
 
 /// What became of asking a node.
@@ -54,6 +58,13 @@ impl Survey {
     pub(super) fn watch(&self, window: Window) {
         self.look(window, true);
         self.wanted.notify_one();
+    }
+
+    /// What came of the last round, unless that is long ago.
+    pub(super) fn drawn(&self, window: Window) -> Option<view::Edges> {
+        let kept = self.kept();
+        let (at, drawn) = kept.get(&window)?.drawn.as_ref()?;
+        (at.elapsed() < DRAWN_FOR).then(|| drawn.clone())
     }
 
     /// What the others said about a window.
@@ -130,6 +141,10 @@ impl Survey {
             };
             for window in watched {
                 survey.ask(&host, window, PAUSE).await;
+                let drawn = added_up(host.clone(), window).await;
+                if let Some(looked) = survey.kept().get_mut(&window) {
+                    looked.drawn = Some((Instant::now(), drawn));
+                }
             }
             let nodes = host.membership.catalogue().members.len();
             let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
@@ -162,6 +177,7 @@ impl Survey {
             at: now,
             watched: None,
             answers: BTreeMap::new(),
+            drawn: None,
         });
         looked.at = now;
         if watches {
@@ -240,6 +256,9 @@ const ROUND: Duration = Duration::from_secs(3);
 
 /// A dashboard looks every second. One that did not for this long is gone.
 const WATCHED_FOR: Duration = Duration::from_secs(10);
+
+/// Two rounds in the largest mesh; whoever looks after a longer time does not get what was then.
+const DRAWN_FOR: Duration = Duration::from_secs(20);
 
 /// What nobody looks at is kept this long, so that a node which dies between two looks leaves its numbers.
 const KEPT_FOR: Duration = Duration::from_secs(120);
