@@ -66,8 +66,8 @@ class Stage:
 
 
 @contextmanager
-def stage(shots):
-    """A browser with one page; its pictures go to `shots`."""
+def stage(shots, **options):
+    """A browser with one page; its pictures go to `shots`. `options` are those of its context."""
     pathlib.Path(shots).mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -77,6 +77,6 @@ def stage(shots):
             timeout=PATIENCE_MS,
         )
         try:
-            yield Stage(browser.new_page(reduced_motion="reduce"), shots)
+            yield Stage(browser.new_page(reduced_motion="reduce", **options), shots)
         finally:
             browser.close()

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use harness::process::leashed;
-use harness::{Mesh, Need, Node, need, turn, wait_until};
+use harness::{Mesh, Need, Node, browser, need, peers, turn, wait_until};
 
 /// n1 shows its dashboard to others: to operators with a pass, and to ops.
 struct Desk {
@@ -199,6 +199,21 @@ fn a_pass_opens_the_dashboard_from_elsewhere_and_nothing_less_does() {
         desk.ask("/readyz", &["-b", &jar]).status == 401
     });
     desk.ask("/readyz", &["-b", &jar]).is(401, "is revoked");
+}
+
+#[test]
+fn chromium_logs_in() {
+    need!(Need::Agent, Need::Python, Need::Browser);
+    let _turn = turn::shared();
+    let desk = Desk::open();
+    let alice = desk.mesh.operator("alice", "see").display().to_string();
+    let mut look = browser::script("login.py");
+    look.args(["--at", &format!("https://{}/", desk.address)])
+        .args(["--pass", &desk.pass(&alice, &[])])
+        .arg("--shots")
+        .arg(browser::screenshots());
+    let looked = peers::answer(look);
+    assert!(looked["pictures"].as_u64() > Some(0), "{looked}");
 }
 
 #[test]

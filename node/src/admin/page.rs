@@ -59,6 +59,7 @@ const FILES: &[File] = &[
     script!("host"),
     script!("explain"),
     script!("tap"),
+    script!("pass"),
     script!("stream"),
 ];
 

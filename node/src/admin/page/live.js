@@ -9,10 +9,12 @@ const AGAIN_MS = 3_000;
 const KINDS = ['status', 'node', 'service', 'edge', 'gap', 'route', 'document'];
 
 export class Live {
-  constructor(on_news) {
+  // `on_refused` is called when the agent does not want to tell.
+  constructor(on_news, on_refused) {
     this.items = new Map(KINDS.map(kind => [kind, new Map()]));
     this.sorted = new Map();
     this.on_news = on_news;
+    this.on_refused = on_refused;
     this.heard = undefined;
     this.began = Date.now();
     this.open();
@@ -29,6 +31,7 @@ export class Live {
       this.is_broken = true;
       // Refused, such as when too many are open: a browser does not try that again by itself.
       if (source.readyState === EventSource.CLOSED && this.source === source) {
+        this.on_refused();
         this.again = setTimeout(() => this.open(), AGAIN_MS);
       }
     };

@@ -8,10 +8,11 @@ import { Live } from './live.js';
 import { choose, draw_map } from './map.js';
 import { draw_certificates, draw_node, draw_nodes } from './nodes.js';
 import { add, here, start } from './pages.js';
+import { enter, is_locked, take_pass } from './pass.js';
 import { forget_width } from './picture.js';
 import { draw_problems, draw_sums } from './problems.js';
 import { draw_service, draw_services } from './services.js';
-import { draw_tap, log_in, take_pass } from './tap.js';
+import { draw_tap } from './tap.js';
 import { span } from './words.js';
 
 const filtered = draw => live => draw(live, $('word').value.trim().toLowerCase(), $('troubled').checked);
@@ -59,20 +60,19 @@ function changed(kinds) {
 
 function tell_time() {
   tick();
-  const [state, words, gap] = live.standing(Date.now());
+  const [state, words, gap] = is_locked() ? ['off', 'Not logged in', 0] : live.standing(Date.now());
   set_text($('live'), words);
   set_state($('live'), state);
   set_text($('gap'), gap ? `No news from this agent for ${span(gap / 1000)}. What you see is from before.` : '');
 }
 
-const live = new Live(changed);
+take_pass();
+await enter();
+const live = new Live(changed, enter);
 const redraw = () => changed(here().page.kinds);
 
-take_pass();
-await log_in();
 addEventListener('hashchange', () => {
-  take_pass();
-  log_in();
+  if (take_pass()) enter();
 });
 start(({ name }) => {
   $('filter').hidden = !FILTERED.includes(name);

@@ -20,7 +20,8 @@ export async function follow(address, headers, signal, on_message) {
 
 export class Refused extends Error {}
 
-async function refusal(response) {
+// What the agent said when it refused.
+export async function refusal(response) {
   const text = await response.text();
   try {
     const { error, hint } = JSON.parse(text);

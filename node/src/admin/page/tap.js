@@ -1,6 +1,7 @@
 // Live calls, for whoever has an operator's pass.
 
 import { $, set_text, show } from './dom.js';
+import { keep_pass, the_pass } from './pass.js';
 import { time } from './signals.js';
 import { Refused, follow } from './stream.js';
 import { Table } from './table.js';
@@ -41,34 +42,15 @@ function answer({ status, reason, rule }) {
   return status >= 400 ? said(`▲ ${text}`, 'warn') : said(text || 'ended', 'good');
 }
 
-// The pass stays in this page alone; a reload forgets it.
-let pass;
-
-// An address that `starling login` prints has it behind the #, which the browser sends nowhere. It does not stay there.
-export function take_pass() {
-  const [, found] = /^#pass=(.+)$/.exec(location.hash) ?? [];
-  if (!found) return;
-  pass = decodeURIComponent(found);
-  history.replaceState(null, '', '#/tap');
-}
-
-// From another host the whole dashboard wants the pass. It is handed in once; the browser keeps it where no script gets it.
-const is_remote = location.protocol.startsWith('https');
-
-export async function log_in() {
-  if (!is_remote || pass === undefined) return;
-  // What comes of it is told by whatever is asked for next.
-  await fetch('/v1/login', { method: 'POST', headers: { 'starling-pass': pass } }).catch(() => {});
-}
-
 export function draw_tap(live) {
   mesh = live.status?.trust_domain;
   draw_pass();
 }
 
 function draw_pass() {
-  $('tap-pass-field').hidden = pass !== undefined;
-  set_text($('tap-pass-note'), pass === undefined
+  const has_pass = the_pass() !== undefined;
+  $('tap-pass-field').hidden = has_pass;
+  set_text($('tap-pass-note'), !has_pass
     ? 'Only whoever has an operator\'s pass may look. `starling login --tap NAME` prints an address that brings it; or paste the pass here.'
     : 'This page has a pass, until it is reloaded. Every node that is asked writes down who looks at what.');
 }
@@ -78,14 +60,12 @@ let calls = [];
 let missing = { left_out: 0, lost: 0 };
 let is_due = false;
 
-async function start(event) {
+function start(event) {
   event.preventDefault();
   if (open) return stop('Stopped.');
-  if ($('tap-pass').value.trim()) pass = $('tap-pass').value.trim();
+  if ($('tap-pass').value.trim()) keep_pass($('tap-pass').value.trim());
   $('tap-pass').value = '';
   draw_pass();
-  await log_in();
-  if (pass === undefined && !is_remote) return show($('tap-note'), 'There is no pass yet.');
   [calls, missing] = [[], { left_out: 0, lost: 0 }];
   table.update([]);
   open = new AbortController();
@@ -103,6 +83,7 @@ async function listen(mine, question) {
   show($('tap-note'), 'Asking …');
   while (mine === open) {
     try {
+      const pass = the_pass();
       await follow(`/v1/tap?${question}`, pass === undefined ? {} : { 'starling-pass': pass }, mine.signal, take);
     } catch (error) {
       if (mine !== open) return;
