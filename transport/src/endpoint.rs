@@ -506,7 +506,10 @@ fn server_config(
     let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(TLS_13)
         .map_err(|source| BindError::Tls { source })?
-        .with_client_cert_verifier(Arc::new(CallerVerifier(Arc::clone(identities))))
+        .with_client_cert_verifier(Arc::new(CallerVerifier {
+            identities: Arc::clone(identities),
+            is_mandatory: true,
+        }))
         .with_cert_resolver(Arc::new(ServerSvids(Arc::clone(identities))));
     tls.alpn_protocols = Spoken::ALL
         .iter()

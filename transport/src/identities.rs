@@ -229,9 +229,17 @@ impl ResolvesClientCert for CallerSvid {
 
 /// Judges a caller's chain at the callee. Any identity of our trust domain may connect; what it may do is policy.
 #[derive(Debug)]
-pub(crate) struct CallerVerifier(pub(crate) Arc<Identities>);
+pub(crate) struct CallerVerifier {
+    pub(crate) identities: Arc<Identities>,
+    /// Whether one without a certificate is turned away.
+    pub(crate) is_mandatory: bool,
+}
 
 impl ClientCertVerifier for CallerVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.is_mandatory
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -242,7 +250,7 @@ impl ClientCertVerifier for CallerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let trust = self.0.current.load().trust.clone();
+        let trust = self.identities.current.load().trust.clone();
         judge(&trust, leaf, intermediates, now, None).map(|()| ClientCertVerified::assertion())
     }
 

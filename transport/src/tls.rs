@@ -5,14 +5,11 @@ use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::ring::default_provider;
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpStream;
 
 use crate::endpoint::{TLS_13, provider};
@@ -50,8 +47,10 @@ impl TlsAcceptor {
             .with_protocol_versions(TLS_13)?;
         let config = match visitors {
             Visitors::Unknown => config.with_no_client_auth(),
-            Visitors::MayProve => config
-                .with_client_cert_verifier(Arc::new(VisitorVerifier(CallerVerifier(identities)))),
+            Visitors::MayProve => config.with_client_cert_verifier(Arc::new(CallerVerifier {
+                identities,
+                is_mandatory: false,
+            })),
         };
         let mut config = config.with_cert_resolver(shown.clone());
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -108,51 +107,6 @@ impl ResolvesServerCert for Shown {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let node = || Svid::certified_key(&self.identities.current().node);
         Some(self.own.load_full().unwrap_or_else(node))
-    }
-}
-
-/// Judges a visitor's chain as a caller's, if there is one.
-#[derive(Debug)]
-struct VisitorVerifier(CallerVerifier);
-
-impl ClientCertVerifier for VisitorVerifier {
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
-    }
-
-    fn verify_client_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        self.0.verify_client_cert(leaf, intermediates, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
     }
 }
 
