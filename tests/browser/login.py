@@ -13,7 +13,7 @@ from stage import PATIENCE_MS, stage
 def paste(one, url, pass_):
     page = one.page
     page.goto(url)
-    field = page.get_by_label("Pass", exact=True).first
+    field = page.locator("#login-pass")
     expect(field).to_be_focused()
     expect(page.locator("#live")).to_have_text("Not logged in")
     expect(page.locator("#map")).to_be_hidden()

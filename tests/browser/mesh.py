@@ -97,7 +97,7 @@ def tap(one, url, pass_):
     page = one.page
     page.goto(f"{url}#/tap")
     page.get_by_label("Calls to").fill("orders")
-    page.get_by_label("Pass").fill("nonsense")
+    page.locator("#tap-pass").fill("nonsense")
     page.get_by_role("button", name="Look").click()
     expect(page.locator("#tap-note")).to_contain_text("✕")
     page.goto(f"{url}#pass={pass_}")
