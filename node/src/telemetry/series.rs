@@ -63,8 +63,9 @@ impl Side {
 }
 
 impl Series {
-    /// `edge` is what the history of calls counts them in.
-    pub fn new(
+    /// As [`Series::tapped`], with nobody who looks.
+    #[cfg(test)]
+    pub(crate) fn new(
         side: Side,
         caller: &str,
         callee: &str,
@@ -74,7 +75,7 @@ impl Series {
         Self::tapped(side, caller, callee, protocol, edge, Arc::default())
     }
 
-    /// The same, with those who look at the calls.
+    /// `edge` is what the history of calls counts them in, `taps` are those who look at them.
     pub fn tapped(
         side: Side,
         caller: &str,
