@@ -1,29 +1,37 @@
 //! Documents: what operators say for the whole mesh, signed by them and held by every node.
 //!
-//! A document is text under a kind and a name. What it means is not known here. Every revision travels with its operator's
-//! [`Grant`], which the mesh's root signed, so each proves itself wherever it comes from. The highest revision wins; two that
-//! differ under one revision are a fork: the lower hash wins and both are kept, so that all nodes show the same.
+//! A document is text under a kind and a name. What it means is not known here, but for the kinds that say whose word counts
+//! ([`system`], [`operators`]). Every revision travels with its operator's [`Grant`], which the mesh's root signed, so each proves itself
+//! wherever it comes from. The highest number wins; two that differ under one number are a fork: the lower hash wins and both are
+//! kept, so that all nodes show the same. What a revoked operator signed counts only where it allows less.
 
 mod check;
 mod draft;
 mod files;
 mod library;
+pub mod operators;
+pub mod revision;
+pub mod rooms;
 mod store;
+pub mod system;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 pub(crate) use self::check::Checker;
-pub use self::draft::{Draft, Grant, GrantError, SignedGrant};
+pub use self::draft::{Draft, DraftRow, Grant, GrantError, SignedGrant};
 pub(crate) use self::files::Files;
 pub(crate) use self::library::Library;
-pub(crate) use self::store::{Inserted, digest};
+pub use self::operators::Operators;
+pub use self::revision::{Revision, Signer, key_hash};
+use self::rooms::Fills;
+pub use self::rooms::{Fill, Room};
+pub use self::store::Standing;
+pub(crate) use self::store::{digest, rooms_digest};
 use crate::metrics::Refusal;
-use crate::names::{DocumentKind, DocumentName, NameError, OperatorName};
+use crate::names::{DocumentKind, DocumentName, NameError};
 
 /// Which document: `policy/orders`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,36 +53,15 @@ pub enum KeyError {
     Name(#[from] NameError),
 }
 
-/// One revision that was checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Revision {
-    /// Of which document.
-    pub key: DocumentKey,
-    /// Its number, from 1.
-    pub revision: u64,
-    /// When its operator signed it, in seconds since 1970, by the operator's clock.
-    pub issued: u64,
-    /// Who signed it.
-    pub operator: OperatorName,
-    /// With which key.
-    pub public_key: [u8; 32],
-    /// Whether it says that the document is deleted.
-    pub deleted: bool,
-    /// The text; empty if deleted.
-    pub body: Arc<str>,
-    /// SHA-256 of what the operator signed.
-    pub hash: [u8; 32],
-    /// When this node first had it, in seconds since 1970.
-    pub heard_at: u64,
-    /// As it travels.
-    pub(crate) bytes: Bytes,
-}
-
-/// One document: the newest revision, up to four before it, and the rivals of each.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One document: what is held of it, and what of that has an effect.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Document {
-    /// Newest first; under one revision the one that wins first. Never empty.
+    /// Newest first; under one number the one that wins first. Never empty.
     revisions: Vec<Arc<Revision>>,
+    /// Of each of `revisions`.
+    standings: Vec<Standing>,
+    base: Option<Arc<Revision>>,
+    narrowings: Vec<Arc<Revision>>,
 }
 
 /// All documents a node holds. Immutable; a change makes another.
@@ -84,23 +71,37 @@ pub struct Documents {
     pub version: u64,
     /// By kind and name, the deleted ones included.
     pub entries: BTreeMap<DocumentKey, Arc<Document>>,
-    /// Those known to exist from this revision on whose files are broken or gone. A peer or an operator gives them back.
+    /// Those known to exist from this revision on that are not here: their files are broken or gone, or a list names them and
+    /// nobody had them yet. A peer or an operator gives them back.
     pub lost: BTreeMap<DocumentKey, u64>,
+    /// Whose word counts.
+    pub operators: Operators,
+    /// What had an effect and whose files are broken or gone, by hash.
+    lost_files: BTreeMap<[u8; 32], (DocumentKey, u64)>,
     /// Everything in `entries`.
     by_hash: BTreeMap<[u8; 32], Arc<Revision>>,
-    bytes: usize,
+    /// One revision of each packet.
+    packets: BTreeMap<[u8; 32], [u8; 32]>,
+    /// What is offered to others, by room.
+    offered: BTreeMap<String, BTreeSet<[u8; 32]>>,
+    digests: BTreeMap<String, [u8; 32]>,
+    fills: Fills,
+    /// Keys of which peers offered more than there is room for.
+    over: BTreeSet<(Room, [u8; 32])>,
     digest: Option<[u8; 32]>,
 }
 
 /// A document that was taken from its operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
-    /// Of which document.
+    /// Of which document; of several the first.
     pub key: DocumentKey,
     /// Its revision.
     pub revision: u64,
-    /// SHA-256 of what the operator signed.
+    /// What names the revision.
     pub hash: [u8; 32],
+    /// How many revisions came together.
+    pub rows: usize,
 }
 
 /// Why a document was not taken. Nothing changed.
@@ -110,9 +111,11 @@ pub enum SubmitError {
     /// It does not hold, or there is no place for it.
     #[error("{}", why(*.0))]
     Refused(Refusal),
-    /// There is this revision already, or a newer one.
-    #[error("there is a newer revision already: {newest}")]
+    /// Its number is not the next one.
+    #[error("{key} is at revision {newest}, so only revision {} can follow", .newest + 1)]
     Stale {
+        /// Of which document.
+        key: DocumentKey,
         /// The newest there is.
         newest: u64,
     },
@@ -122,9 +125,26 @@ pub enum SubmitError {
 }
 
 impl Document {
-    /// The revision that counts.
+    /// The newest revision that counts in full. `None` if all that is held of it was signed by revoked keys.
+    pub fn base(&self) -> Option<&Arc<Revision>> {
+        self.base.as_ref()
+    }
+
+    /// What revoked keys signed above the base, newest first: texts that count only where they allow less. A deletion counts as
+    /// an empty text.
+    pub fn narrowings(&self) -> &[Arc<Revision>] {
+        &self.narrowings
+    }
+
+    /// The revision to show: the base, or else the newest narrowing, or else the newest of those that have no effect.
     pub fn newest(&self) -> &Arc<Revision> {
-        &self.revisions[0]
+        let effective = self.base.as_ref().or(self.narrowings.first());
+        effective.unwrap_or(&self.revisions[0])
+    }
+
+    /// Whether anything of it has an effect besides a deletion.
+    pub fn is_live(&self) -> bool {
+        !self.narrowings.is_empty() || self.base.as_ref().is_some_and(|base| !base.deleted)
     }
 
     /// Everything held of it: newest first, and under one revision the one that wins first.
@@ -132,21 +152,32 @@ impl Document {
         &self.revisions
     }
 
-    /// Newest first, without those that lost to another one of the same number.
+    /// Everything held of it with what becomes of it for the sake of who signed it.
+    pub fn standings(&self) -> impl Iterator<Item = (&Arc<Revision>, Standing)> {
+        self.revisions.iter().zip(self.standings.iter().copied())
+    }
+
+    /// Newest first, without those that lost to another one of the same number and those of revoked keys.
     pub fn winners(&self) -> impl Iterator<Item = &Arc<Revision>> {
-        let revisions = &self.revisions;
-        let wins = |at: usize| at == 0 || revisions[at - 1].revision != revisions[at].revision;
-        (0..revisions.len())
-            .filter(move |at| wins(*at))
-            .map(move |at| &revisions[at])
+        let mut before = None;
+        let counting = self
+            .standings()
+            .filter(|(_, standing)| *standing == Standing::Counts);
+        counting
+            .map(|(revision, _)| revision)
+            .filter(move |held| before.replace(held.revision) != Some(held.revision))
     }
 
     /// The one that the newest revision won against, if two were signed under its number.
     pub fn rival(&self) -> Option<&Arc<Revision>> {
-        let newest = self.newest().revision;
-        self.revisions
-            .get(1)
-            .filter(|second| second.revision == newest)
+        let newest = self.newest();
+        let mut others = self
+            .standings()
+            .filter(|(held, _)| held.hash != newest.hash);
+        let rival = others.find(|(held, standing)| {
+            *standing == Standing::Counts && held.revision == newest.revision
+        });
+        rival.map(|(held, _)| held)
     }
 }
 
@@ -160,7 +191,7 @@ impl Documents {
     pub fn newest_revision(&self, key: &DocumentKey) -> u64 {
         let held = self
             .get(key)
-            .map_or(0, |document| document.newest().revision);
+            .map_or(0, |document| document.revisions[0].revision);
         held.max(self.lost.get(key).copied().unwrap_or(0))
     }
 
@@ -173,13 +204,49 @@ impl Documents {
     pub fn live(&self) -> impl Iterator<Item = (&DocumentKey, &Arc<Document>)> {
         self.entries
             .iter()
-            .filter(|(_, document)| !document.newest().deleted)
+            .filter(|(_, document)| document.is_live())
+    }
+
+    /// Whether another set holds as little for these as for `other`: the same keys count, and the same have no room.
+    pub(crate) fn judges_like(&self, other: &Self) -> bool {
+        self.version == other.version
+            || (self.operators == other.operators
+                && self.over == other.over
+                && self.lost == other.lost)
+    }
+
+    /// What revoked keys signed that no list names: what it denies stays denied here, and nobody else is offered it.
+    pub fn unlisted(&self) -> impl Iterator<Item = &Arc<Revision>> {
+        let narrowings = self
+            .entries
+            .values()
+            .flat_map(|document| document.narrowings());
+        narrowings.filter(|held| self.standing(held) == Standing::Unlisted)
+    }
+
+    /// What each key has in each room.
+    pub fn fills(&self) -> impl Iterator<Item = (&Room, &[u8; 32], Fill)> {
+        self.fills.iter()
+    }
+
+    /// Keys of which peers offered more than their shares have room for; what is held of them stays in force, and is offered to
+    /// nobody.
+    pub fn over(&self) -> &BTreeSet<(Room, [u8; 32])> {
+        &self.over
+    }
+
+    /// What a key has signed of a kind that is its newest of each document, not deleted: what a bundle may hold together.
+    pub fn texts_of(&self, kind: &DocumentKind, key: &[u8; 32]) -> Vec<Arc<Revision>> {
+        let of_kind = self.entries.iter().filter(|(of, _)| of.kind == *kind);
+        let newest = of_kind.filter_map(|(of, _)| self.of_key(of, key));
+        newest.filter(|held| !held.deleted).cloned().collect()
     }
 }
 
 fn why(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::TooLarge => "it is longer than a document may be (64 KiB)",
+        Refusal::TooMany => "more documents are signed together than may be (1,024)",
         Refusal::OtherMesh => "its operator belongs to another mesh",
         Refusal::Kind => "its operator may not sign documents of this kind",
         Refusal::Grant => "no root of this mesh made its operator",
@@ -187,8 +254,13 @@ fn why(refusal: Refusal) -> &'static str {
         Refusal::Signature => "its signature is wrong",
         Refusal::Revoked => "its operator's key is revoked",
         Refusal::Future => "it was issued in the future; a clock is wrong",
+        Refusal::Number => "its number is beyond its date",
+        Refusal::Rank => {
+            "an operator's key is revoked by a key of a smaller rank, by itself, or by the root"
+        }
+        Refusal::OwnRevocation => "a key cannot take its own revocation back",
         Refusal::Full => {
-            "the mesh holds as many documents as it may (512, 8 MiB with their history)"
+            "its operator's share is full (512 documents of a kind, 1 MiB with their signatures)"
         }
         _ => "it is not a document",
     }
@@ -226,18 +298,11 @@ impl fmt::Debug for Documents {
 /// documents of these kinds, so whoever may only look cannot fill the library.
 pub const RIGHTS: [&str; 2] = ["tap", "see"];
 
-/// The longest text of a document: some 600 grants of usual size.
+/// The longest text of a document, and of all documents signed together: some 600 grants of usual size.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// Revisions kept of each document.
+/// Revisions signed together: what fits with texts of the length of a revocation.
+pub const ROWS_MAX: usize = 1024;
+
+/// Numbers under which older revisions of a document are kept.
 pub const HISTORY_MAX: usize = 5;
-
-/// Documents that an operator may make, the deleted ones not counted. Peers may bring twice as many: what two sides of a
-/// partition took in has to fit together.
-pub const LIVE_MAX: usize = 512;
-
-/// Bytes of all revisions of all documents that an operator may fill. Peers may bring twice as many.
-pub const BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// Documents, the deleted ones included. A deleted one stays known for ever, lest an old copy bring it back.
-pub const KEYS_MAX: usize = 1024;

@@ -1,8 +1,9 @@
 //! Ways in for a fuzzer: everything that reads bytes of a peer. Each panics if what it read would be written differently.
 
+use crate::documents::system;
 use crate::wire::credentials::{Credentials, hash};
 use crate::wire::document::{
-    Bodies, Envelope, Kept, Listing, SignedGrantWire, encode_content, encode_grant,
+    Bodies, Envelope, Kept, Listing, Parts, Rooms, SignedGrantWire, encode_content, encode_grant,
 };
 use crate::wire::manifest::{Manifest, Record};
 use crate::wire::{Frame, Page, Question};
@@ -50,13 +51,27 @@ pub fn fuzz_frame(bytes: &[u8]) {
 pub fn fuzz_document(bytes: &[u8]) {
     if let Ok((envelope, grant, draft)) = Envelope::decode(bytes) {
         assert_eq!(envelope.encode(), bytes);
-        assert_eq!(encode_grant(&grant), envelope.grant.0);
-        let content = encode_content(&draft, hash(&envelope.grant.0));
-        assert_eq!(content, envelope.content.0);
+        let grant_hash = match &grant {
+            Some(grant) => {
+                assert_eq!(encode_grant(grant), envelope.grant.0);
+                hash(&envelope.grant.0)
+            }
+            None => [0; 32],
+        };
+        assert_eq!(encode_content(&draft, grant_hash), envelope.content.0);
+        for row in &draft.rows {
+            let _read = system::read(&row.key(&draft.kind), &row.body, row.deleted, &[1; 32]);
+        }
     }
     if let Ok((signed, grant)) = SignedGrantWire::decode(bytes) {
         assert_eq!(signed.encode(), bytes);
         assert_eq!(encode_grant(&grant), signed.grant.0);
+    }
+    if let Ok(rooms) = Rooms::decode(bytes) {
+        assert_eq!(rooms.encode(), bytes);
+    }
+    if let Ok(parts) = Parts::decode(bytes) {
+        assert_eq!(parts.encode(), bytes);
     }
     if let Ok(listing) = Listing::decode(bytes) {
         assert_eq!(listing.encode(), bytes);
@@ -76,7 +91,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::documents::{BODY_BYTES_MAX, Draft, Grant, SignedGrant};
+    use crate::documents::{BODY_BYTES_MAX, Draft, DraftRow, Grant, SignedGrant};
     use crate::local::State;
     use crate::metrics::Refusal;
     use crate::names::{DocumentKind, NodeId, OperatorName, ServiceName};
@@ -171,6 +186,7 @@ mod tests {
             kinds: ["policy", "route"]
                 .map(|kind| DocumentKind::parse(kind).unwrap())
                 .into(),
+            rank: 3,
             not_before: 1,
             not_after: 2_000_000_000,
             serial: [5; 16],
@@ -179,11 +195,15 @@ mod tests {
 
     fn draft() -> Draft {
         Draft {
-            key: "policy/orders".parse().unwrap(),
-            revision: 7,
+            kind: "policy".parse().unwrap(),
             issued: 1_790_000_000,
-            deleted: false,
-            body: "[[grant]]".into(),
+            rows: vec![DraftRow {
+                name: "orders".parse().unwrap(),
+                revision: 7,
+                replaces: Some([3; 32]),
+                deleted: false,
+                body: "[[grant]]".into(),
+            }],
         }
     }
 
@@ -194,7 +214,13 @@ mod tests {
             kind: "policy".into(),
             name: "orders".into(),
             revision: 7,
+            issued: 1_790_000_000,
+            deleted: false,
             hash: [9; 32],
+            signer: [8; 32],
+            rank: 1,
+            packet: [7; 32],
+            packet_bytes: 700,
         };
         vec![
             document.clone(),
@@ -208,8 +234,17 @@ mod tests {
                 documents: vec![Blob(document.clone())],
             }
             .encode(),
+            Rooms {
+                rooms: vec![(String::new(), [1; 32]), ("policy".into(), [2; 32])],
+            }
+            .encode(),
+            Parts {
+                parts: vec![(0, [1; 32]), (255, [2; 32])],
+            }
+            .encode(),
             Kept {
-                revisions: vec![(1_790_000_000, Blob(document))],
+                heard_at: 1_790_000_000,
+                packet: Blob(document),
             }
             .encode(),
         ]
@@ -281,7 +316,7 @@ mod tests {
         let signed = grant().signed(vec![6; 71]).unwrap();
         assert_eq!(SignedGrant::decode(&signed.encode()), Ok(signed.clone()));
         let (_, read_grant, read_draft) = Envelope::decode(&document_samples()[0]).unwrap();
-        assert_eq!((read_grant, read_draft), (grant(), draft()));
+        assert_eq!((read_grant, read_draft), (Some(grant()), draft()));
     }
 
     fn no_document(change: impl FnOnce(&mut Draft), refusal: Refusal) {
@@ -293,19 +328,25 @@ mod tests {
             Envelope::decode(&document).err(),
             Some(refusal),
             "{}",
-            draft.body.len()
+            draft.rows[0].body.len()
         );
     }
 
     #[test]
     fn documents_that_make_no_sense_are_refused() {
-        no_document(|draft| draft.revision = 0, Refusal::Malformed);
-        no_document(|draft| draft.revision = u64::MAX, Refusal::Malformed);
-        no_document(|draft| draft.deleted = true, Refusal::Malformed);
+        no_document(|draft| draft.rows[0].revision = 0, Refusal::Number);
+        no_document(|draft| draft.rows[0].revision = u64::MAX, Refusal::Number);
+        no_document(
+            |draft| draft.rows[0].revision = draft.issued + 1,
+            Refusal::Number,
+        );
+        no_document(|draft| draft.rows[0].deleted = true, Refusal::Malformed);
+        let twice = |draft: &mut Draft| draft.rows.push(draft.rows[0].clone());
+        no_document(twice, Refusal::Malformed);
         let long = "x".repeat(BODY_BYTES_MAX + 1);
-        no_document(|draft| draft.body = long, Refusal::TooLarge);
-        let longer = "x".repeat(2 * BODY_BYTES_MAX);
-        no_document(|draft| draft.body = longer, Refusal::TooLarge);
+        no_document(|draft| draft.rows[0].body = long, Refusal::TooLarge);
+        let longer = "x".repeat(4 * BODY_BYTES_MAX);
+        no_document(|draft| draft.rows[0].body = longer, Refusal::TooLarge);
     }
 
     #[test]

@@ -119,8 +119,8 @@ impl Membership {
         self.core.library.changes()
     }
 
-    /// Checks a document that an operator signed, without taking it.
-    pub fn check(&self, document: &[u8]) -> Result<Revision, SubmitError> {
+    /// Checks what an operator signed, without taking it: one revision or more.
+    pub fn check(&self, document: &[u8]) -> Result<Vec<Arc<Revision>>, SubmitError> {
         let checked = self.core.library.checker.check_new(document);
         checked.map_err(|refusal| {
             refusal.count(1);

@@ -141,6 +141,12 @@ pub enum Refusal {
     Revoked,
     /// A document that was not asked for.
     Unasked,
+    /// A revision's number is zero or beyond what its date allows.
+    Number,
+    /// The operator's rank does not allow it: only a senior key, the key itself or the root revokes an operator's key.
+    Rank,
+    /// A key takes its own revocation back.
+    OwnRevocation,
 }
 
 impl Refusal {
@@ -172,6 +178,9 @@ impl Refusal {
             Self::GrantDates => "grant_dates",
             Self::Revoked => "revoked",
             Self::Unasked => "unasked",
+            Self::Number => "number",
+            Self::Rank => "rank",
+            Self::OwnRevocation => "own_revocation",
         }
     }
 

@@ -25,16 +25,6 @@ pub trait Verifier: Send + Sync + 'static {
 
     /// Checks that `signature` over `message` was made with the key of a trusted root itself, not of anything a root signed.
     fn root(&self, message: &[u8], signature: &[u8]) -> Result<(), ProofError>;
-
-    /// Checks that `signature` over `message` was made with an operator's Ed25519 key, and that the key is not revoked.
-    fn operator(
-        &self,
-        public_key: &[u8; 32],
-        message: &[u8],
-        signature: &[u8],
-    ) -> Result<(), ProofError> {
-        verify_operator(public_key, message, signature)
-    }
 }
 
 /// Checks an Ed25519 signature.
@@ -76,7 +66,4 @@ pub enum ProofError {
     /// The signature does not belong to the message and key.
     #[error("the signature is wrong")]
     Signature,
-    /// The key is revoked.
-    #[error("the key is revoked")]
-    Revoked,
 }

@@ -69,20 +69,37 @@ pub(crate) enum Question {
     All { after: Option<[u8; 16]> },
     /// These nodes, whatever you believe of them.
     Nodes { nodes: Vec<[u8; 16]> },
-    /// Which documents you hold, in order of hash, after this one. Answered by a [`Listing`](document::Listing).
-    Listing { after: Option<[u8; 32]> },
-    /// These documents. Answered by [`Bodies`](document::Bodies).
+    /// What you hold of documents, room by room. Answered by [`Rooms`](document::Rooms).
+    Rooms,
+    /// The deletions you hold, part by part. Answered by [`Parts`](document::Parts).
+    Parts,
+    /// Which revisions you hold in a room, in order of hash, after this one; of the deletions only those whose hash begins with
+    /// `part`. Answered by a [`Listing`](document::Listing).
+    Listing {
+        room: String,
+        part: Option<u8>,
+        after: Option<[u8; 32]>,
+    },
+    /// The packets of these hashes. Answered by [`Bodies`](document::Bodies).
     Bodies { hashes: Vec<[u8; 32]> },
 }
 
-/// One revision of a document that a node holds.
+/// One revision of a document that a node holds: all that decides whether another has a place for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) kind: String,
     pub(crate) name: String,
     pub(crate) revision: u64,
-    /// SHA-256 of what the operator signed.
+    pub(crate) issued: u64,
+    pub(crate) deleted: bool,
+    /// What names the revision.
     pub(crate) hash: [u8; 32],
+    /// The hash of the public key of its operator; zeros for the root.
+    pub(crate) signer: [u8; 32],
+    pub(crate) rank: u32,
+    /// SHA-256 of the packet that it came in, and the packet's length.
+    pub(crate) packet: [u8; 32],
+    pub(crate) packet_bytes: u32,
 }
 
 /// A page of an answer.
@@ -148,6 +165,7 @@ impl Question {
         match &question {
             Self::Nodes { nodes } if nodes.len() > ENTRIES_MAX => Err(Refusal::TooMany),
             Self::Bodies { hashes } if hashes.len() > HASHES_MAX => Err(Refusal::TooMany),
+            Self::Listing { room, .. } if room.len() > KIND_BYTES_MAX => Err(Refusal::TooLarge),
             _ => Ok(question),
         }
     }
@@ -246,6 +264,9 @@ pub(crate) const RECORDS_MAX: usize = 2_000;
 
 /// Documents asked for at once: what an answer has room for if they are of usual size (2 KiB).
 pub(crate) const HASHES_MAX: usize = 256;
+
+/// The length of a kind's name.
+const KIND_BYTES_MAX: usize = 63;
 
 /// What the length of a [`Blob`] takes at most.
 pub(crate) const LENGTH_BYTES_MAX: usize = 9;

@@ -7,11 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use starling_gossip::{
     Answer, Carrier, CarrierError, Inbound, ProofError, Proven, SignError, Signer, Verifier,
-    verify_operator,
 };
 use starling_transport::{Courier, Identities, Leaf, SpiffeId, Svid};
-
-use crate::operator;
 
 /// Gossip's frames and questions, as messages between nodes that proved who they are.
 #[derive(Debug)]
@@ -131,19 +128,6 @@ impl Verifier for BundleVerifier {
         let trust = self.0.current().trust.clone();
         let verdict = trust.verify_root_signature(message, signature);
         verdict.map_err(|_refusal| ProofError::Signature)
-    }
-
-    fn operator(
-        &self,
-        public_key: &[u8; 32],
-        message: &[u8],
-        signature: &[u8],
-    ) -> Result<(), ProofError> {
-        let trust = self.0.current().trust.clone();
-        if trust.revocations().has_key(&operator::key_hash(public_key)) {
-            return Err(ProofError::Revoked);
-        }
-        verify_operator(public_key, message, signature)
     }
 }
 

@@ -215,6 +215,7 @@ mod tests {
                 "alice".parse().unwrap(),
                 public_key,
                 kinds,
+                1,
                 Duration::from_secs(3600),
             );
             Ok::<_, OperatorError>(grant.unwrap())

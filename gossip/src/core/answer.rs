@@ -52,7 +52,9 @@ impl Core {
                 let nodes = Wanted::Nodes(nodes);
                 self.registry.page(&nodes, ANSWER_BYTES_MAX).encode()
             }
-            Question::Listing { after } => self.listing(after).encode(),
+            Question::Rooms => self.rooms().encode(),
+            Question::Parts => self.parts().encode(),
+            Question::Listing { room, part, after } => self.listing(&room, part, after).encode(),
             Question::Bodies { hashes } => self.bodies(&hashes).encode(),
         };
         self.registry.seen(asker);

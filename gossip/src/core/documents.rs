@@ -1,4 +1,5 @@
-//! Spreads documents: each manifest names the digest of what its node holds; who sees one that it cannot explain asks.
+//! Spreads documents: each manifest names the digest of what its node holds; a node that sees one that it cannot explain asks, room
+//! by room.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -9,10 +10,13 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{Core, pick};
 use crate::carrier::{ANSWER_BYTES_MAX, Answer};
-use crate::documents::{Documents, Receipt, SubmitError, digest};
+use crate::documents::system::{OPERATOR_REVOCATION, RETENTION, ROOT_RETENTION, ROOT_REVOCATION};
+use crate::documents::{
+    DocumentKey, Documents, Receipt, Revision, SubmitError, digest, rooms_digest,
+};
 use crate::metrics::Refusal;
 use crate::names::NodeId;
-use crate::wire::document::{Bodies, Listing};
+use crate::wire::document::{Bodies, Listing, Parts, Rooms};
 use crate::wire::{Blob, HASHES_MAX, LENGTH_BYTES_MAX, Question, Row};
 
 type Digest = [u8; 32];
@@ -32,6 +36,8 @@ struct State {
     /// When to tell others that our own set changed.
     announce_at: Option<Instant>,
     recheck: bool,
+    /// The documents by which `settled` was found.
+    judged: Option<Arc<Documents>>,
 }
 
 /// A set that a peer says it holds.
@@ -116,9 +122,19 @@ impl Core {
     /// Whom to ask now: one peer for each set that we cannot explain.
     fn choose_offers(&self) -> Vec<Offer> {
         let now = Instant::now();
-        let ours = self.library.documents().digest();
+        let documents = self.library.documents();
+        let ours = documents.digest();
         let offers = self.offers();
         let mut syncs = self.syncs();
+        // What held nothing for us may hold something now.
+        if syncs
+            .judged
+            .as_ref()
+            .is_none_or(|judged| !judged.judges_like(&documents))
+        {
+            syncs.settled.clear();
+        }
+        syncs.judged = Some(documents);
         syncs
             .shunned
             .retain(|_, (until, last)| now < *until + *last);
@@ -196,108 +212,176 @@ impl Core {
 
     /// Returns the digest of what the peer listed, once all of it that has a place with us is there.
     async fn sync(&self, offer: Offer) -> Result<Option<Digest>, Failed> {
-        let (listed, mut wanted) = self.list(offer.addr).await?;
-        while !wanted.is_empty() {
-            let asked: Vec<Digest> = wanted.iter().take(HASHES_MAX).copied().collect();
-            let question = Question::Bodies { hashes: asked };
-            let answer = self
-                .ask(offer.addr, &question, ANSWER_BYTES_MAX, BODIES_TIME)
-                .await
-                .ok_or(Failed)?;
-            let left = wanted.len();
-            self.take_bodies(&answer, &mut wanted).await?;
-            if wanted.len() == left {
-                return Err(Failed);
+        let answer = self
+            .question(offer.addr, &Question::Rooms, LIST_TIME)
+            .await?;
+        let rooms = Rooms::decode(&answer.bytes).map_err(Failed::counted)?.rooms;
+        let named = rooms.iter().map(|(room, digest)| (room.as_str(), digest));
+        let listed = rooms_digest(named);
+        let mut differing: Vec<_> = rooms
+            .into_iter()
+            .filter(|room| !self.library.documents().rooms().contains(room))
+            .collect();
+        differing.sort_by_key(|(room, _)| urgency(room));
+        for (room, digest) in differing {
+            if room.is_empty() {
+                self.sync_deletions(offer.addr).await?;
+            } else {
+                self.sync_room(offer.addr, &room, None, digest).await?;
             }
         }
         Ok(listed)
     }
 
-    /// Asks what a peer holds; returns its digest, and what of it we lack.
-    async fn list(&self, addr: SocketAddr) -> Result<(Option<Digest>, BTreeSet<Digest>), Failed> {
-        let documents = self.library.documents();
-        let mut hashes = Vec::new();
-        let mut wanted = BTreeSet::new();
+    /// Gets the deletions that we lack, part by part.
+    async fn sync_deletions(&self, addr: SocketAddr) -> Result<(), Failed> {
+        let answer = self.question(addr, &Question::Parts, LIST_TIME).await?;
+        let parts = Parts::decode(&answer.bytes).map_err(Failed::counted)?.parts;
+        let ours = self.library.documents().parts();
+        for (part, digest) in parts {
+            if !ours.contains(&(part, digest)) {
+                self.sync_room(addr, "", Some(part), digest).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gets what we lack of one room. All of it is taken in at once: a grant and the denial beside it come in force together.
+    async fn sync_room(
+        &self,
+        addr: SocketAddr,
+        room: &str,
+        part: Option<u8>,
+        expected: Digest,
+    ) -> Result<(), Failed> {
+        let listed = self.list(addr, room, part, expected).await?;
+        self.library.note_over(&listed).await;
+        let mut wanted = self.library.wants(&listed);
+        let mut taken = Vec::new();
+        let mut outcome = Ok(());
+        while !wanted.is_empty() {
+            let packets: BTreeSet<Digest> = wanted.values().map(|row| row.packet).collect();
+            let hashes = packets.into_iter().take(HASHES_MAX).collect();
+            let question = Question::Bodies { hashes };
+            let left = wanted.len();
+            outcome = match self.question(addr, &question, BODIES_TIME).await {
+                Ok(answer) => self.take_bodies(&answer, &mut wanted, &mut taken),
+                Err(failed) => Err(failed),
+            };
+            if outcome.is_ok() && wanted.len() == left {
+                outcome = Err(Failed);
+            }
+            if outcome.is_err() {
+                break;
+            }
+        }
+        // Anything wrong with one ends it, after what was right before is taken.
+        self.library.take(taken).await;
+        outcome
+    }
+
+    async fn question(
+        &self,
+        addr: SocketAddr,
+        question: &Question,
+        time: Duration,
+    ) -> Result<Answer, Failed> {
+        let answer = self.ask(addr, question, ANSWER_BYTES_MAX, time).await;
+        answer.ok_or(Failed)
+    }
+
+    /// Asks what a peer holds in a room.
+    async fn list(
+        &self,
+        addr: SocketAddr,
+        room: &str,
+        part: Option<u8>,
+        expected: Digest,
+    ) -> Result<Vec<(DocumentKey, Row)>, Failed> {
+        let mut rows: Vec<(DocumentKey, Row)> = Vec::new();
         loop {
-            let after = hashes.last().copied();
-            let answer = self
-                .ask(
-                    addr,
-                    &Question::Listing { after },
-                    ANSWER_BYTES_MAX,
-                    LIST_TIME,
-                )
-                .await
-                .ok_or(Failed)?;
+            let after = rows.last().map(|(_, row)| row.hash);
+            let question = Question::Listing {
+                room: room.to_owned(),
+                part,
+                after,
+            };
+            let answer = self.question(addr, &question, LIST_TIME).await?;
             let listing = Listing::decode(&answer.bytes).map_err(Failed::counted)?;
-            let in_order = listing
-                .rows
-                .first()
-                .is_none_or(|row| after < Some(row.hash));
+            let first = listing.rows.first();
+            let in_order = first.is_none_or(|row| after < Some(row.hash));
             let last_page = !listing.more;
             if !in_order || (!last_page && listing.rows.is_empty()) {
                 return Err(Failed::counted(Refusal::Malformed));
             }
             for row in listing.rows {
-                hashes.push(row.hash);
-                if lacks(&documents, &row)? {
-                    wanted.insert(row.hash);
-                }
+                let key = row.key().filter(|key| match room {
+                    "" => row.deleted,
+                    kind => !row.deleted && key.kind.as_str() == kind,
+                });
+                let key = key.ok_or_else(|| Failed::counted(Refusal::Malformed))?;
+                rows.push((key, row));
             }
-            if hashes.len() > ROWS_MAX {
+            if rows.len() > ROWS_MAX {
                 return Err(Failed::counted(Refusal::TooMany));
             }
             if last_page {
-                return Ok((digest(hashes.iter()), wanted));
+                break;
             }
         }
+        // What it listed is not what it said: it changed meanwhile, or it lies.
+        let is_same = digest(rows.iter().map(|(_, row)| &row.hash)) == Some(expected);
+        if is_same { Ok(rows) } else { Err(Failed) }
     }
 
-    /// Takes in documents that were asked for. Anything wrong with one ends it, after what was right before is taken.
-    async fn take_bodies(
+    /// Checks packets that were asked for. Every row has to be what was listed.
+    fn take_bodies(
         &self,
         answer: &Answer,
-        wanted: &mut BTreeSet<Digest>,
+        wanted: &mut BTreeMap<Digest, Row>,
+        taken: &mut Vec<Arc<Revision>>,
     ) -> Result<(), Failed> {
         let bodies = Bodies::decode(&answer.bytes).map_err(Failed::counted)?;
-        let mut revisions = Vec::new();
-        let mut outcome = Ok(());
         for Blob(bytes) in bodies.documents {
-            let checked = self
-                .guard
-                .charge_document(&answer.peer)
-                .and_then(|()| self.library.checker.check(&bytes))
-                .and_then(|revision| {
-                    let was_wanted = wanted.remove(&revision.hash);
-                    was_wanted.then_some(revision).ok_or(Refusal::Unasked)
-                });
-            match checked {
-                Ok(revision) => revisions.push(revision),
-                Err(refusal) => {
-                    outcome = Err(Failed::counted(refusal));
-                    break;
+            let charged = self.guard.charge_document(&answer.peer);
+            let checked = charged.and_then(|()| self.library.checker.check(&bytes));
+            let revisions = checked.map_err(Failed::counted)?;
+            let before = taken.len();
+            for revision in revisions {
+                match wanted.remove(&revision.hash) {
+                    Some(row) if row == revision.row() => taken.push(revision),
+                    Some(_other) => return Err(Failed::counted(Refusal::Malformed)),
+                    None => {}
                 }
             }
+            if taken.len() == before {
+                return Err(Failed::counted(Refusal::Unasked));
+            }
         }
-        self.library
-            .take(revisions)
-            .await
-            .map_err(|_counted| Failed)?;
-        outcome
+        Ok(())
     }
 
-    /// A page of what we hold.
-    pub(super) fn listing(&self, after: Option<Digest>) -> Listing {
+    /// What we hold, room by room.
+    pub(super) fn rooms(&self) -> Rooms {
+        Rooms {
+            rooms: self.library.documents().rooms(),
+        }
+    }
+
+    /// The deletions we hold, part by part.
+    pub(super) fn parts(&self) -> Parts {
+        Parts {
+            parts: self.library.documents().parts(),
+        }
+    }
+
+    /// A page of what we hold in a room.
+    pub(super) fn listing(&self, room: &str, part: Option<u8>, after: Option<Digest>) -> Listing {
         let documents = self.library.documents();
         let mut listing = Listing::default();
         let mut bytes = PAGE_HEADER_BYTES;
-        for held in documents.behind(after) {
-            let row = Row {
-                kind: held.key.kind.to_string(),
-                name: held.key.name.to_string(),
-                revision: held.revision,
-                hash: held.hash,
-            };
+        for held in documents.behind(room, part, after) {
+            let row = held.row();
             bytes += row.wire_bytes();
             if bytes > ANSWER_BYTES_MAX {
                 listing.more = true;
@@ -308,14 +392,14 @@ impl Core {
         listing
     }
 
-    /// Of the documents asked for those that we have, as many as fit.
+    /// Of the packets asked for those that we have, as many as fit.
     pub(super) fn bodies(&self, hashes: &[Digest]) -> Bodies {
         let documents = self.library.documents();
         let mut left = ANSWER_BYTES_MAX - PAGE_HEADER_BYTES;
-        let found = hashes.iter().filter_map(|hash| documents.find(hash));
+        let found = hashes.iter().filter_map(|hash| documents.find_packet(hash));
         let fitting = found.map_while(|held| {
-            left = left.checked_sub(held.bytes.len() + LENGTH_BYTES_MAX)?;
-            Some(Blob(held.bytes.to_vec()))
+            left = left.checked_sub(held.packet.bytes.len() + LENGTH_BYTES_MAX)?;
+            Some(Blob(held.packet.bytes.to_vec()))
         });
         Bodies {
             documents: fitting.collect(),
@@ -390,11 +474,21 @@ impl Failed {
     }
 }
 
-fn lacks(documents: &Documents, row: &Row) -> Result<bool, Failed> {
-    let key = row
-        .key()
-        .ok_or_else(|| Failed::counted(Refusal::Malformed))?;
-    Ok(documents.lacks(&key, row.revision, &row.hash))
+/// The order in which rooms are asked for: first what says whose word counts, the lists of what stays before the revocations; then
+/// who is thrown out, and what is deleted; and only then what may allow something.
+fn urgency(room: &str) -> usize {
+    let order = [
+        ROOT_RETENTION,
+        RETENTION,
+        ROOT_REVOCATION,
+        OPERATOR_REVOCATION,
+        "revocation",
+        "",
+    ];
+    order
+        .iter()
+        .position(|first| *first == room)
+        .unwrap_or(order.len())
 }
 
 /// Peers asked at once.
@@ -410,8 +504,8 @@ const HEDGE_TIME: Duration = Duration::from_millis(750);
 /// forgotten and costs one more question.
 const SETTLED_MAX: usize = 1024;
 
-/// Rows of one listing: all documents a peer may hold, with five revisions and a rival of each.
-const ROWS_MAX: usize = 2048 * 10;
+/// Rows of one listing: what 16 keys may have in a room, four times over, with five revisions and a rival of each.
+const ROWS_MAX: usize = 4 * 16 * 512 * 10;
 
 /// Time in which changes are looked at together.
 const GATHER_TIME: Duration = Duration::from_millis(10);

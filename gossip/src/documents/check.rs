@@ -6,13 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::draft::{content_message, grant_message};
-use super::{Draft, Grant, RIGHTS, Revision};
+use super::revision::{Packet, ROOT, ROOT_KEY};
+use super::system::{self, Right};
+use super::{Draft, DraftRow, Grant, RIGHTS, Revision, Signer, key_hash};
 use crate::metrics::Refusal;
-use crate::proof::{ProofError, Verifier};
+use crate::names::OperatorName;
+use crate::proof::{Verifier, verify_operator};
 use crate::settings::{Clock, Settings};
 use crate::vetted::SKEW_S;
 use crate::wire::credentials::hash;
-use crate::wire::document::Envelope;
+use crate::wire::document::{Envelope, row_hash};
 
 /// Checks documents against the roots of today.
 pub(crate) struct Checker {
@@ -34,51 +37,80 @@ impl Checker {
     }
 
     /// Checks what a peer or an operator brought.
-    pub(crate) fn check(&self, bytes: &[u8]) -> Result<Revision, Refusal> {
+    pub(crate) fn check(&self, bytes: &[u8]) -> Result<Vec<Arc<Revision>>, Refusal> {
         let now_s = self.clock.now_s();
-        let revision = self.check_proof(bytes, now_s)?;
-        if revision.issued > now_s + SKEW_S {
+        let revisions = self.check_proof(bytes, now_s)?;
+        if revisions
+            .iter()
+            .any(|revision| revision.issued > now_s + SKEW_S)
+        {
             return Err(Refusal::Future);
         }
-        Ok(revision)
+        Ok(revisions)
     }
 
     /// The same, and that the operator may sign today.
-    pub(crate) fn check_new(&self, bytes: &[u8]) -> Result<Revision, Refusal> {
-        let revision = self.check(bytes)?;
+    pub(crate) fn check_new(&self, bytes: &[u8]) -> Result<Vec<Arc<Revision>>, Refusal> {
+        let revisions = self.check(bytes)?;
         let (_, grant, _) = Envelope::decode(bytes)?;
         let now_s = self.clock.now_s();
-        if now_s + SKEW_S < grant.not_before || now_s > grant.not_after.saturating_add(SKEW_S) {
-            return Err(Refusal::GrantDates);
+        let is_valid = grant.is_none_or(|grant| {
+            now_s + SKEW_S >= grant.not_before && now_s <= grant.not_after.saturating_add(SKEW_S)
+        });
+        if is_valid {
+            Ok(revisions)
+        } else {
+            Err(Refusal::GrantDates)
         }
-        Ok(revision)
     }
 
     /// Everything but today's date, which may be the one that is wrong. Costs a check of an Ed25519 signature, and of a root's
     /// once per grant; what can be refused without is refused first.
-    pub(crate) fn check_proof(&self, bytes: &[u8], heard_at: u64) -> Result<Revision, Refusal> {
+    pub(crate) fn check_proof(
+        &self,
+        bytes: &[u8],
+        heard_at: u64,
+    ) -> Result<Vec<Arc<Revision>>, Refusal> {
         let (envelope, grant, draft) = Envelope::decode(bytes)?;
-        check_rights(&self.trust_domain, &grant, &draft)?;
-        self.check_grant(&envelope)?;
+        check_rights(&self.trust_domain, grant.as_ref(), &draft)?;
         let message = content_message(&self.trust_domain, &envelope.content.0);
-        self.verifier
-            .operator(&grant.public_key, &message, &envelope.signature.0)
-            .map_err(|error| match error {
-                ProofError::Revoked => Refusal::Revoked,
-                _ => Refusal::Signature,
-            })?;
-        Ok(Revision {
-            key: draft.key,
-            revision: draft.revision,
-            issued: draft.issued,
-            operator: grant.operator,
-            public_key: grant.public_key,
-            deleted: draft.deleted,
-            body: draft.body.into(),
-            hash: hash(&envelope.content.0),
-            heard_at,
+        let (signer, grant_hash) = match grant {
+            Some(grant) => {
+                self.check_grant(&envelope)?;
+                verify_operator(&grant.public_key, &message, &envelope.signature.0)
+                    .map_err(|_wrong| Refusal::Signature)?;
+                (signer(grant), hash(&envelope.grant.0))
+            }
+            None => {
+                self.verifier
+                    .root(&message, &envelope.signature.0)
+                    .map_err(|_wrong| Refusal::Signature)?;
+                (root(), [0; 32])
+            }
+        };
+        let packet = Arc::new(Packet {
             bytes: Bytes::copy_from_slice(bytes),
-        })
+            hash: hash(bytes),
+            rows: draft.rows.len(),
+        });
+        let revision = |row: &DraftRow| {
+            let key = row.key(&draft.kind);
+            let statement = system::read(&key, &row.body, row.deleted, &signer.key_hash)?;
+            Ok(Arc::new(Revision {
+                hash: row_hash(&draft, row, grant_hash),
+                key,
+                revision: row.revision,
+                issued: draft.issued,
+                signer: signer.clone(),
+                deleted: row.deleted,
+                body: row.body.as_str().into(),
+                replaces: row.replaces,
+                heard_at,
+                statement,
+                packet: packet.clone(),
+            }))
+        };
+        draft.rows.iter().map(revision).collect()
     }
 
     /// Has every grant checked again, after the roots changed.
@@ -108,19 +140,53 @@ impl Checker {
     }
 }
 
-/// Whether a grant, if it is genuine, covers a document.
-fn check_rights(trust_domain: &str, grant: &Grant, draft: &Draft) -> Result<(), Refusal> {
+/// Whether a grant, if it is genuine, covers a draft; without one the root signed.
+fn check_rights(trust_domain: &str, grant: Option<&Grant>, draft: &Draft) -> Result<(), Refusal> {
+    let right = system::right(&draft.kind);
+    let Some(grant) = grant else {
+        return match right {
+            Right::Root => Ok(()),
+            _ => Err(Refusal::Kind),
+        };
+    };
     if grant.trust_domain != trust_domain {
         return Err(Refusal::OtherMesh);
     }
-    let kind = &draft.key.kind;
-    if !grant.kinds.contains(kind) || RIGHTS.contains(&kind.as_str()) {
+    let may = match right {
+        Right::Own => grant.kinds.contains(&draft.kind) && !RIGHTS.contains(&draft.kind.as_str()),
+        Right::Kind(kind) => grant.kinds.iter().any(|granted| granted.as_str() == kind),
+        Right::Any => true,
+        Right::Root => false,
+    };
+    if !may {
         return Err(Refusal::Kind);
     }
     if !(grant.not_before..=grant.not_after).contains(&draft.issued) {
         return Err(Refusal::GrantDates);
     }
     Ok(())
+}
+
+fn signer(grant: Grant) -> Signer {
+    Signer {
+        key_hash: key_hash(&grant.public_key),
+        operator: grant.operator,
+        public_key: grant.public_key,
+        rank: grant.rank,
+        granted_until: grant.not_after,
+        kinds: Arc::new(grant.kinds),
+    }
+}
+
+fn root() -> Signer {
+    Signer {
+        operator: OperatorName::parse(ROOT).expect("a plain word"),
+        public_key: [0; 32],
+        key_hash: ROOT_KEY,
+        rank: 0,
+        granted_until: u64::MAX,
+        kinds: Arc::default(),
+    }
 }
 
 impl std::fmt::Debug for Checker {

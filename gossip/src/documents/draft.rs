@@ -1,9 +1,9 @@
-//! The operator's side: a grant, and a document to be signed.
+//! The operator's side: a grant, and revisions to be signed.
 
 use std::collections::BTreeSet;
 
 use super::DocumentKey;
-use crate::names::{DocumentKind, OperatorName};
+use crate::names::{DocumentKind, DocumentName, OperatorName};
 use crate::proof::{ProofError, Verifier};
 use crate::wire::Blob;
 use crate::wire::credentials::hash;
@@ -22,6 +22,8 @@ pub struct Grant {
     pub public_key: [u8; 32],
     /// The kinds of documents that the operator may sign.
     pub kinds: BTreeSet<DocumentKind>,
+    /// Who may revoke the operator's key: those of a smaller rank.
+    pub rank: u32,
     /// From when, in seconds since 1970.
     pub not_before: u64,
     /// Until when, in seconds since 1970. It ends nothing that was signed before.
@@ -37,15 +39,26 @@ pub struct SignedGrant {
     wire: SignedGrantWire,
 }
 
-/// A revision before it is signed.
+/// Revisions of one kind before they are signed, together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
-    /// Of which document.
-    pub key: DocumentKey,
+    /// Of what kind all of them are.
+    pub kind: DocumentKind,
+    /// Now, in seconds since 1970. No revision's number may be larger.
+    pub issued: u64,
+    /// One to [`ROWS_MAX`](super::ROWS_MAX), in order of name, each name once.
+    pub rows: Vec<DraftRow>,
+}
+
+/// One revision in a [`Draft`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DraftRow {
+    /// Of which document of the kind.
+    pub name: DocumentName,
     /// Its number, one more than the newest there is.
     pub revision: u64,
-    /// Now, in seconds since 1970.
-    pub issued: u64,
+    /// The hash of the revision that it replaces, if there is one.
+    pub replaces: Option<[u8; 32]>,
     /// Whether it deletes the document; then the body is empty.
     pub deleted: bool,
     /// The text.
@@ -118,7 +131,7 @@ impl Draft {
         content_message(&grant.grant.trust_domain, &content)
     }
 
-    /// The document as it travels, with the operator's signature.
+    /// The packet as it travels, with the operator's signature.
     pub fn signed(&self, grant: &SignedGrant, signature: Vec<u8>) -> Vec<u8> {
         Envelope {
             grant: grant.wire.grant.clone(),
@@ -128,7 +141,36 @@ impl Draft {
         }
         .encode()
     }
+
+    /// What the root signs, for the kinds that are the root's own.
+    pub fn to_sign_as_root(&self, trust_domain: &str) -> Vec<u8> {
+        content_message(trust_domain, &encode_content(self, NO_GRANT))
+    }
+
+    /// The packet as it travels, with the root's signature.
+    pub fn signed_by_root(&self, signature: Vec<u8>) -> Vec<u8> {
+        Envelope {
+            grant: Blob(Vec::new()),
+            grant_signature: Blob(Vec::new()),
+            content: Blob(encode_content(self, NO_GRANT)),
+            signature: Blob(signature),
+        }
+        .encode()
+    }
 }
+
+impl DraftRow {
+    /// Which document it is about.
+    pub fn key(&self, kind: &DocumentKind) -> DocumentKey {
+        DocumentKey {
+            kind: kind.clone(),
+            name: self.name.clone(),
+        }
+    }
+}
+
+/// Stands for the grant in what the root signs.
+const NO_GRANT: [u8; 32] = [0; 32];
 
 /// What a root signs to make an operator. Trust domains hold no zero byte, so the parts cannot be shifted.
 pub(super) fn grant_message(trust_domain: &str, grant: &[u8]) -> Vec<u8> {

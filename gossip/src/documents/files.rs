@@ -1,16 +1,18 @@
-//! Documents on disk: a file for each with its revisions, and an index that tells which there have to be.
+//! Documents on disk: a file for each packet, and an index that tells which revisions have to have an effect.
 //!
-//! A file that is broken is put aside and counts as lost: that it existed stays known from the index, so that a node cannot be
-//! brought to forget a denial by spoiling a file.
+//! A file that is broken is put aside, and what it held counts as lost: that it existed stays known from the index, so that a node
+//! cannot be brought to forget a denial by spoiling a file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Checker, Document, DocumentKey, Documents, Revision};
-use crate::metrics::Refusal;
+use super::revision::Packet;
+use super::system::{from_hex, hex};
+use super::{Checker, DocumentKey, Documents, Revision};
 use crate::state_file::write_atomically;
 use crate::wire::Blob;
 use crate::wire::document::{KEPT_BYTES_MAX, Kept};
@@ -21,63 +23,72 @@ pub(crate) struct Files {
     dir: PathBuf,
 }
 
+/// What the files held.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    pub(crate) revisions: Vec<Arc<Revision>>,
+    /// What has to be there by the index and is not, by hash.
+    pub(crate) lost: BTreeMap<[u8; 32], (DocumentKey, u64)>,
+}
+
 impl Files {
     pub(crate) fn new(dir: &Path) -> Self {
         Self { dir: dir.into() }
     }
 
-    /// Reads everything. What cannot be used is put aside and told; only a directory that cannot be listed is an error.
-    pub(crate) fn load(&self, checker: &Checker) -> io::Result<Documents> {
-        let mut documents = Documents::default();
-        for (key, path) in self.list()? {
-            match read(&key, &path, checker) {
-                Ok(revisions) => {
-                    for revision in revisions {
-                        // What was taken in once has a place, whatever the limits are today.
-                        let _ = documents.insert(Arc::new(revision), usize::MAX >> 32);
-                    }
-                }
+    /// Reads everything. What cannot be used is put aside and logged; only a directory that cannot be listed is an error.
+    pub(crate) fn load(&self, checker: &Checker) -> io::Result<Loaded> {
+        let mut loaded = Loaded::default();
+        for (hash, path) in self.list()? {
+            match read(&hash, &path, checker) {
+                Ok(revisions) => loaded.revisions.extend(revisions),
                 Err(error) => set_aside(&path, &error),
             }
         }
-        for (key, revision) in self.index() {
-            if documents.newest_revision(&key) < revision {
+        let held: BTreeSet<[u8; 32]> = loaded.revisions.iter().map(|held| held.hash).collect();
+        for (hash, (key, revision)) in self.index() {
+            if !held.contains(&hash) {
                 tracing::error!(document = %key, revision, "document lost here; peers are asked for it");
-                documents.lost.insert(key, revision);
+                loaded.lost.insert(hash, (key, revision));
             }
         }
-        Ok(documents)
+        Ok(loaded)
     }
 
-    /// Writes the files of `changed` as `documents` has them, and the index.
-    pub(crate) fn save(&self, documents: &Documents, changed: &[DocumentKey]) -> io::Result<()> {
-        for key in changed {
-            let path = self.dir.join(file_name(key));
-            match documents.get(key) {
-                Some(document) => write_atomically(&path, &keep(document).encode())?,
-                None => match fs::remove_file(&path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                },
+    /// Brings the directory to what `documents` holds: new packets first, then the index, and what is not held any more last, so
+    /// that a crash in between leaves too much and never too little.
+    pub(crate) fn save(&self, documents: &Documents) -> io::Result<()> {
+        let mut there: BTreeMap<[u8; 32], PathBuf> = self.list()?.into_iter().collect();
+        let mut wanted = BTreeSet::new();
+        for revision in documents.all() {
+            let packet = &revision.packet;
+            if wanted.insert(packet.hash) && there.remove(&packet.hash).is_none() {
+                write_atomically(&self.dir.join(file_name(revision)), &keep(packet, revision))?;
             }
         }
-        write_atomically(&self.dir.join(INDEX), index_text(documents).as_bytes())
+        write_atomically(&self.dir.join(INDEX), index_text(documents).as_bytes())?;
+        for (hash, path) in there {
+            if !wanted.contains(&hash) {
+                remove(&path)?;
+            }
+        }
+        Ok(())
     }
 
-    fn list(&self) -> io::Result<Vec<(DocumentKey, PathBuf)>> {
+    fn list(&self) -> io::Result<Vec<([u8; 32], PathBuf)>> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.dir)?.take(FILES_MAX) {
             let entry = entry?;
             let name = entry.file_name();
-            if let Some(key) = name.to_str().and_then(key_of) {
-                files.push((key, entry.path()));
+            if let Some(hash) = name.to_str().and_then(hash_of) {
+                files.push((hash, entry.path()));
             }
         }
         Ok(files)
     }
 
     /// What there has to be. A broken index is put aside: then the files are all that is known.
-    fn index(&self) -> BTreeMap<DocumentKey, u64> {
+    fn index(&self) -> BTreeMap<[u8; 32], (DocumentKey, u64)> {
         let path = self.dir.join(INDEX);
         let text = read_bounded(&path, INDEX_BYTES_MAX)
             .and_then(|bytes| String::from_utf8(bytes).map_err(invalid));
@@ -98,30 +109,31 @@ impl Files {
     }
 }
 
-/// Reads the file of one document; everything in it has to hold.
-fn read(key: &DocumentKey, path: &Path, checker: &Checker) -> io::Result<Vec<Revision>> {
+/// Reads the file of one packet; everything in it has to hold.
+fn read(hash: &[u8; 32], path: &Path, checker: &Checker) -> io::Result<Vec<Arc<Revision>>> {
     let bytes = read_bounded(path, KEPT_BYTES_MAX as u64)?;
     let kept = Kept::decode(&bytes).map_err(|refusal| invalid(refusal.reason()))?;
-    if kept.revisions.is_empty() {
-        return Err(invalid("it is empty"));
+    let checked = checker.check_proof(&kept.packet.0, kept.heard_at);
+    let revisions = checked.map_err(|refusal| invalid(refusal.reason()))?;
+    match revisions.first() {
+        Some(first) if first.packet.hash == *hash => Ok(revisions),
+        _ => Err(invalid("it holds something else than its name says")),
     }
-    let mut revisions = Vec::new();
-    for (heard_at, Blob(bytes)) in kept.revisions {
-        match checker.check_proof(&bytes, heard_at) {
-            Ok(revision) if revision.key == *key => revisions.push(revision),
-            Ok(other) => return Err(invalid(format!("it holds {}", other.key))),
-            Err(Refusal::Revoked) => {}
-            Err(refusal) => return Err(invalid(refusal.reason())),
-        }
-    }
-    Ok(revisions)
 }
 
-fn keep(document: &Document) -> Kept {
-    let revisions = document.revisions().iter();
-    let revisions = revisions.map(|held| (held.heard_at, Blob(held.bytes.to_vec())));
+fn keep(packet: &Packet, revision: &Revision) -> Vec<u8> {
     Kept {
-        revisions: revisions.collect(),
+        heard_at: revision.heard_at,
+        packet: Blob(packet.bytes.to_vec()),
+    }
+    .encode()
+}
+
+/// Removes a file, or a directory that stands in its place.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -153,27 +165,45 @@ fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What has an effect, and what is lost.
 fn index_text(documents: &Documents) -> String {
-    let held = documents.entries.keys();
-    let keys: std::collections::BTreeSet<_> = held.chain(documents.lost.keys()).collect();
-    let lines = keys
-        .into_iter()
-        .map(|key| format!("{key} {}\n", documents.newest_revision(key)));
-    lines.collect()
+    let mut text = String::new();
+    let mut line = |key: &DocumentKey, revision: u64, hash: &[u8; 32]| {
+        let _ = writeln!(text, "{key} {revision} {}", hex(hash));
+    };
+    for (key, document) in &documents.entries {
+        for held in document.base().into_iter().chain(document.narrowings()) {
+            line(key, held.revision, &held.hash);
+        }
+    }
+    for (hash, (key, revision)) in &documents.lost_files {
+        line(key, *revision, hash);
+    }
+    text
 }
 
-fn parse_line(line: &str) -> Option<(DocumentKey, u64)> {
-    let (key, revision) = line.split_once(' ')?;
-    Some((key.parse().ok()?, revision.parse().ok()?))
+fn parse_line(line: &str) -> Option<([u8; 32], (DocumentKey, u64))> {
+    let mut words = line.split(' ');
+    let (key, revision, hash) = (words.next()?, words.next()?, words.next()?);
+    words.next().is_none().then_some(())?;
+    Some((from_hex(hash)?, (key.parse().ok()?, revision.parse().ok()?)))
 }
 
 /// Neither part of a key holds an `@`.
-fn file_name(key: &DocumentKey) -> String {
-    format!("{}@{}", key.kind, key.name)
+fn file_name(revision: &Revision) -> String {
+    let (key, packet) = (&revision.key, &revision.packet);
+    let hash = hex(&packet.hash);
+    match packet.rows {
+        1 => format!("{}@{}@{hash}", key.kind, key.name),
+        rows => format!("{}@{rows}-together@{hash}", key.kind),
+    }
 }
 
-fn key_of(file_name: &str) -> Option<DocumentKey> {
-    file_name.replacen('@', "/", 1).parse().ok()
+fn hash_of(file_name: &str) -> Option<[u8; 32]> {
+    let mut parts = file_name.split('@');
+    let (_kind, _name, hash) = (parts.next()?, parts.next()?, parts.next()?);
+    parts.next().is_none().then_some(())?;
+    from_hex(hash)
 }
 
 fn invalid(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
@@ -182,8 +212,8 @@ fn invalid(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Err
 
 const INDEX: &str = "index";
 
-/// 2,048 lines of at most 150 characters.
-const INDEX_BYTES_MAX: u64 = 512 * 1024;
+/// A line of at most 220 characters for each of 65,536 deletions and the texts of 16 keys, four times over.
+const INDEX_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// Entries of the directory that are looked at: as many documents as there may be, each with one set aside.
-const FILES_MAX: usize = 3 * 2048;
+/// Entries of the directory that are looked at: far more than all shares hold.
+const FILES_MAX: usize = 1 << 20;

@@ -1,17 +1,21 @@
 //! The documents a node holds: taken in, kept on disk, then shown.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use metrics::{counter, gauge};
 use tokio::sync::watch;
 
-use super::{Checker, DocumentKey, Documents, Files, Inserted, Receipt, Revision, SubmitError};
+use super::files::Loaded;
+use super::system::Statement;
+use super::{Checker, Documents, Files, Receipt, Revision, SubmitError};
 use crate::metrics::{DOCUMENT_FORKS, DOCUMENTS, DOCUMENTS_ACCEPTED, DOCUMENTS_LOST, Refusal};
 use crate::proof::Verifier;
 use crate::settings::Settings;
+use crate::wire::Row;
 
 /// One writer at a time changes the set; readers have snapshots.
 #[derive(Debug)]
@@ -21,8 +25,8 @@ pub(crate) struct Library {
     documents: ArcSwap<Documents>,
     changes: watch::Sender<u64>,
     writing: tokio::sync::Mutex<()>,
-    /// What could not be written yet.
-    unsaved: Mutex<BTreeSet<DocumentKey>>,
+    /// Whether something could not be written yet.
+    is_unsaved: AtomicBool,
 }
 
 impl Library {
@@ -30,9 +34,9 @@ impl Library {
     pub(crate) fn open(settings: &Settings, verifier: Arc<dyn Verifier>) -> io::Result<Self> {
         let checker = Checker::new(settings, verifier);
         let files = settings.documents_dir.as_deref().map(Files::new);
-        let documents = match &files {
+        let Loaded { revisions, lost } = match &files {
             Some(files) => files.load(&checker)?,
-            None => Documents::default(),
+            None => Loaded::default(),
         };
         let library = Self {
             checker,
@@ -40,9 +44,10 @@ impl Library {
             documents: ArcSwap::default(),
             changes: watch::Sender::new(0),
             writing: tokio::sync::Mutex::default(),
-            unsaved: Mutex::default(),
+            is_unsaved: AtomicBool::new(false),
         };
-        library.show(documents);
+        let over = std::collections::BTreeSet::new();
+        library.show(Documents::build(revisions.into_iter(), lost, over));
         Ok(library)
     }
 
@@ -54,135 +59,144 @@ impl Library {
         self.changes.subscribe()
     }
 
-    /// Takes a document from its operator. It is on disk before it is anywhere else.
+    /// Takes a packet from its operator. It is on disk before it is anywhere else.
     pub(crate) async fn submit(&self, bytes: &[u8]) -> Result<Receipt, SubmitError> {
-        let revision = self
-            .checker
-            .check_new(bytes)
-            .map_err(SubmitError::Refused)?;
+        let revisions = self.checker.check_new(bytes);
+        let revisions = revisions.map_err(SubmitError::Refused)?;
+        let Some(first) = revisions.first() else {
+            return Err(SubmitError::Refused(Refusal::Malformed));
+        };
         let receipt = Receipt {
-            key: revision.key.clone(),
-            revision: revision.revision,
-            hash: revision.hash,
+            key: first.key.clone(),
+            revision: first.revision,
+            hash: first.hash,
+            rows: revisions.len(),
         };
         let _turn = self.writing.lock().await;
-        let mut documents = Documents::clone(&self.documents.load());
-        let newest = documents.newest_revision(&receipt.key);
-        if revision.revision <= newest {
-            return Err(SubmitError::Stale { newest });
+        let documents = self.documents.load_full();
+        check_submitted(&documents, &revisions)?;
+        let count = revisions.len();
+        let (documents, news) = documents.with(revisions);
+        if news.len() < count {
+            return Err(SubmitError::Refused(Refusal::Full));
         }
-        documents
-            .insert(Arc::new(revision), 1)
-            .map_err(SubmitError::Refused)?;
-        let documents = self
-            .save(documents, vec![receipt.key.clone()])
-            .await
-            .map_err(|(_, error)| SubmitError::Keep(error))?;
-        counter!(DOCUMENTS_ACCEPTED, "way" => "submit").increment(1);
+        let documents = self.save(documents).await;
+        let documents = documents.map_err(|(_, error)| SubmitError::Keep(error))?;
+        counter!(DOCUMENTS_ACCEPTED, "way" => "submit").increment(count as u64);
         self.show(documents);
         Ok(receipt)
     }
 
-    /// Takes in what a peer had; says whether all of it has a place. If the disk fails it is shown nevertheless: the others
-    /// have it in force too.
-    pub(crate) async fn take(&self, revisions: Vec<Revision>) -> Result<(), Refusal> {
-        let _turn = self.writing.lock().await;
+    /// Which packets to ask a peer for, of what it lists; by the hash of each revision wanted.
+    pub(crate) fn wants(&self, listed: &[(super::DocumentKey, Row)]) -> BTreeMap<[u8; 32], Row> {
         let mut documents = Documents::clone(&self.documents.load());
-        let mut changed = BTreeSet::new();
-        let mut outcome = Ok(());
-        for revision in revisions {
-            let key = revision.key.clone();
-            match documents.insert(Arc::new(revision), PEERS_AIR) {
-                Ok(Inserted::News) => {
-                    counter!(DOCUMENTS_ACCEPTED, "way" => "pull").increment(1);
-                    changed.insert(key);
-                }
-                Ok(Inserted::Known) => {}
-                Err(refusal) => {
-                    refusal.count(1);
-                    outcome = Err(refusal);
-                }
-            }
-        }
-        if !changed.is_empty() {
-            let documents = self.save_or_remember(documents, changed).await;
-            self.show(documents);
-        }
-        outcome
+        let wanted = documents.wants(listed);
+        let rows = listed
+            .iter()
+            .filter(|(_, row)| wanted.contains_key(&row.hash));
+        rows.map(|(_, row)| (row.hash, row.clone())).collect()
     }
 
-    /// Checks everything again, after the roots or the revocations changed. What a root no longer vouches for counts as lost;
-    /// what a revoked operator signed is gone.
+    /// Takes in what a peer had, as far as there is room. If the disk fails it is shown nevertheless: the others have it in force
+    /// too.
+    pub(crate) async fn take(&self, mut revisions: Vec<Arc<Revision>>) {
+        let _turn = self.writing.lock().await;
+        let mut documents = Documents::clone(&self.documents.load());
+        // Another peer may have brought the same meanwhile.
+        let rows: Vec<_> = revisions
+            .iter()
+            .map(|held| (held.key.clone(), held.row()))
+            .collect();
+        let over = documents.over.len();
+        let wanted = documents.wants(&rows);
+        let is_over = documents.over.len() > over;
+        if is_over {
+            Refusal::Full.count(1);
+        }
+        revisions.retain(|revision| wanted.contains_key(&revision.hash));
+        let (documents, news) = documents.with(revisions);
+        if news.is_empty() && !is_over {
+            return;
+        }
+        counter!(DOCUMENTS_ACCEPTED, "way" => "pull").increment(news.len() as u64);
+        let documents = self.save_or_remember(documents).await;
+        self.show(documents);
+    }
+
+    /// Notes of which keys a peer offered more than there is room for.
+    pub(crate) async fn note_over(&self, listed: &[(super::DocumentKey, Row)]) {
+        let _turn = self.writing.lock().await;
+        let mut documents = Documents::clone(&self.documents.load());
+        let before = documents.over.len();
+        documents.wants(listed);
+        if documents.over.len() > before {
+            Refusal::Full.count(1);
+            let (documents, _) = documents.with(Vec::new());
+            self.show(documents);
+        }
+    }
+
+    /// Checks everything again, after the roots changed. What no root vouches for any more counts as lost.
     pub(crate) async fn recheck(&self) {
         let _turn = self.writing.lock().await;
         self.checker.forget_grants();
-        let mut documents = Documents::clone(&self.documents.load());
-        let verdict = |held: &Revision| self.checker.check_proof(&held.bytes, held.heard_at).err();
-        let gone = documents.retain(|held| verdict(held).is_none());
+        let documents = self.documents.load_full();
+        let is_good = |held: &&Arc<Revision>| {
+            let checked = self.checker.check_proof(&held.packet.bytes, held.heard_at);
+            checked.is_ok()
+        };
+        let (good, gone): (Vec<_>, Vec<_>) = documents.all().partition(is_good);
         if gone.is_empty() {
             return;
         }
-        for revision in &gone {
-            let is_revoked = verdict(revision) == Some(Refusal::Revoked);
+        let mut lost = documents.lost_files.clone();
+        for revision in gone {
             tracing::warn!(
                 document = %revision.key,
                 revision = revision.revision,
-                operator = %revision.operator,
-                reason = if is_revoked { "revoked" } else { "untrusted" },
+                operator = %revision.operator(),
+                reason = "untrusted",
                 "document dropped"
             );
-            if !is_revoked && documents.newest_revision(&revision.key) < revision.revision {
-                documents
-                    .lost
-                    .insert(revision.key.clone(), revision.revision);
-            }
+            lost.insert(revision.hash, (revision.key.clone(), revision.revision));
         }
-        let changed = gone.iter().map(|revision| revision.key.clone()).collect();
-        let documents = self.save_or_remember(documents, changed).await;
+        let good = good.into_iter().cloned();
+        let documents = Documents::build(good, lost, documents.over.clone());
+        let documents = self.save_or_remember(documents).await;
         self.show(documents);
     }
 
     /// Tries again to write what could not be written.
     pub(crate) async fn save_again(&self) {
-        if self.unsaved().is_empty() {
+        if !self.is_unsaved.load(Ordering::Relaxed) {
             return;
         }
         let _turn = self.writing.lock().await;
         let documents = Documents::clone(&self.documents.load());
-        self.save_or_remember(documents, BTreeSet::new()).await;
+        self.save_or_remember(documents).await;
     }
 
-    async fn save_or_remember(
-        &self,
-        documents: Documents,
-        mut changed: BTreeSet<DocumentKey>,
-    ) -> Documents {
-        changed.extend(self.unsaved().iter().cloned());
-        let keys = changed.iter().cloned().collect();
-        match self.save(documents, keys).await {
+    async fn save_or_remember(&self, documents: Documents) -> Documents {
+        match self.save(documents).await {
             Ok(documents) => {
-                self.unsaved().clear();
+                self.is_unsaved.store(false, Ordering::Relaxed);
                 documents
             }
             Err((documents, error)) => {
                 tracing::error!(%error, "documents cannot be kept on disk; tried again");
-                *self.unsaved() = changed;
+                self.is_unsaved.store(true, Ordering::Relaxed);
                 documents
             }
         }
     }
 
-    /// Writes the files of `changed`. Hands the documents back in any case.
-    async fn save(
-        &self,
-        documents: Documents,
-        changed: Vec<DocumentKey>,
-    ) -> Result<Documents, (Documents, io::Error)> {
+    /// Brings the files to `documents`. Hands the documents back in any case.
+    async fn save(&self, documents: Documents) -> Result<Documents, (Documents, io::Error)> {
         let Some(files) = self.files.clone() else {
             return Ok(documents);
         };
         let written = documents.clone();
-        let saved = tokio::task::spawn_blocking(move || files.save(&written, &changed)).await;
+        let saved = tokio::task::spawn_blocking(move || files.save(&written)).await;
         match saved.unwrap_or_else(|panicked| Err(io::Error::other(panicked))) {
             Ok(()) => Ok(documents),
             Err(error) => Err((documents, error)),
@@ -192,10 +206,9 @@ impl Library {
     fn show(&self, documents: Documents) {
         let before = self.documents.load();
         let documents = Documents {
-            version: before.version,
+            version: before.version + 1,
             ..documents
-        }
-        .sealed();
+        };
         let live = documents.live();
         let forks = live
             .filter(|(_, document)| document.rival().is_some())
@@ -207,11 +220,39 @@ impl Library {
         self.documents.store(Arc::new(documents));
         self.changes.send_replace(version);
     }
-
-    fn unsaved(&self) -> std::sync::MutexGuard<'_, BTreeSet<DocumentKey>> {
-        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// How many times the limits of operators peers may fill.
-const PEERS_AIR: usize = 2;
+/// Whether what an operator hands over may be taken: its number is the next one, its key is not revoked and may say it, and there
+/// is room. What a list names is taken in any case: it is lost here.
+fn check_submitted(documents: &Documents, revisions: &[Arc<Revision>]) -> Result<(), SubmitError> {
+    let operators = &documents.operators;
+    let is_listed =
+        |revision: &Revision| operators.mark(&revision.hash) == Some(super::operators::Mark::Keep);
+    if revisions.iter().all(|revision| is_listed(revision)) {
+        return Ok(());
+    }
+    for revision in revisions {
+        let signer = &revision.signer;
+        if !signer.is_root() && operators.is_revoked(&signer.key_hash, signer.rank) {
+            return Err(SubmitError::Refused(Refusal::Revoked));
+        }
+        let newest = documents.newest_revision(&revision.key);
+        if revision.revision != newest + 1 {
+            return Err(SubmitError::Stale {
+                key: revision.key.clone(),
+                newest,
+            });
+        }
+        if let Some(Statement::Revokes(revoked)) = &revision.statement
+            && !signer.is_root()
+            && revoked.key != signer.key_hash
+            && let Some(known) = operators.known().get(&revoked.key)
+            && known.rank <= signer.rank
+        {
+            return Err(SubmitError::Refused(Refusal::Rank));
+        }
+    }
+    documents
+        .check_room(revisions)
+        .map_err(SubmitError::Refused)
+}

@@ -7,12 +7,12 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::{Node, Port};
-use crate::documents::digest;
+use crate::documents::{digest, rooms_digest};
 use crate::local::State;
 use crate::metrics::Refusal;
 use crate::names::{NodeId, ServiceName};
 use crate::wire::credentials::{Credentials, ServiceProof, hash, proof_bytes};
-use crate::wire::document::{Bodies, Listing};
+use crate::wire::document::{Bodies, Listing, Rooms};
 use crate::wire::manifest::{Manifest, Record, Service, signed_bytes, trust_domain_hash};
 use crate::wire::{Blob, Entry, Frame, Page, Question, Row, Vouched};
 use crate::{Inbound, Signer};
@@ -125,8 +125,13 @@ impl Attacker {
     ) {
         let mut rows: Vec<Row> = documents.iter().map(|(row, _)| row.clone()).collect();
         rows.sort_by_key(|row| row.hash);
+        let room = rows.first().map(|row| row.kind.clone()).unwrap_or_default();
+        let held = digest(rows.iter().map(|row| &row.hash)).unwrap_or_default();
+        let rooms = Rooms {
+            rooms: vec![(room.clone(), held)],
+        };
         let manifest = Manifest {
-            docs: digest(rows.iter().map(|row| &row.hash)),
+            docs: rooms_digest([(room.as_str(), &held)].into_iter()),
             sequence: now_ms,
             kv_version: now_ms,
             ..self.manifest(1, now_ms / 1000)
@@ -152,6 +157,7 @@ impl Attacker {
                     continue;
                 };
                 let bytes = match Question::decode(&question).unwrap() {
+                    Question::Rooms => rooms.encode(),
                     Question::Listing { .. } => listing.encode(),
                     Question::Bodies { .. } => Bodies {
                         documents: documents

@@ -1,9 +1,8 @@
 //! A certificate authority in miniature: certificates are a few fields and an Ed25519 signature. What proves what is as real as
 //! with X.509, so forgeries have to get past real signatures.
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use ring::rand::SystemRandom;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
@@ -18,7 +17,6 @@ pub struct Authority {
     /// From when to when what it issues is valid, in seconds since 1970.
     not_before: Arc<AtomicU64>,
     not_after: Arc<AtomicU64>,
-    revoked: Arc<Mutex<BTreeSet<[u8; 32]>>>,
 }
 
 impl Authority {
@@ -29,7 +27,6 @@ impl Authority {
             trust_domain: trust_domain.into(),
             not_before: Arc::default(),
             not_after: Arc::new(AtomicU64::new(u64::MAX)),
-            revoked: Arc::default(),
         }
     }
 
@@ -42,11 +39,6 @@ impl Authority {
     /// Signs with the root's own key.
     pub fn sign_as_root(&self, message: &[u8]) -> Vec<u8> {
         self.key.sign(message).as_ref().to_vec()
-    }
-
-    /// Revokes an operator's key.
-    pub fn revoke(&self, public_key: [u8; 32]) {
-        self.revoked.lock().unwrap().insert(public_key);
     }
 
     /// The trust domain.
@@ -111,18 +103,6 @@ impl Verifier for Authority {
         let key = UnparsedPublicKey::new(&ED25519, self.key.public_key());
         key.verify(message, signature)
             .map_err(|_wrong| ProofError::Signature)
-    }
-
-    fn operator(
-        &self,
-        public_key: &[u8; 32],
-        message: &[u8],
-        signature: &[u8],
-    ) -> Result<(), ProofError> {
-        if self.revoked.lock().unwrap().contains(public_key) {
-            return Err(ProofError::Revoked);
-        }
-        crate::proof::verify_operator(public_key, message, signature)
     }
 }
 

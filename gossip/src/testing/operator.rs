@@ -4,7 +4,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 
 use super::Network;
 use super::authority::new_key;
-use crate::documents::{Draft, Grant, SignedGrant};
+use crate::documents::{DocumentKey, Draft, DraftRow, Grant, SignedGrant, key_hash};
 use crate::names::{DocumentKind, OperatorName};
 
 /// An operator.
@@ -48,14 +48,24 @@ impl Operator {
         }
     }
 
+    /// What names the operator's key.
+    pub fn key_hash(&self) -> [u8; 32] {
+        key_hash(&self.grant.grant().public_key)
+    }
+
     /// A revision of `key`, such as `policy/orders`, issued now.
     pub fn draft(&self, network: &dyn Network, key: &str, revision: u64, body: &str) -> Draft {
+        let DocumentKey { kind, name } = key.parse().unwrap();
         Draft {
-            key: key.parse().unwrap(),
-            revision,
+            kind,
             issued: network.clock().now_s(),
-            deleted: false,
-            body: body.into(),
+            rows: vec![DraftRow {
+                name,
+                revision,
+                replaces: None,
+                deleted: false,
+                body: body.into(),
+            }],
         }
     }
 
@@ -72,10 +82,9 @@ impl Operator {
 
     /// A signed deletion.
     pub fn delete(&self, network: &dyn Network, key: &str, revision: u64) -> Vec<u8> {
-        self.sign(&Draft {
-            deleted: true,
-            ..self.draft(network, key, revision, "")
-        })
+        let mut draft = self.draft(network, key, revision, "");
+        draft.rows[0].deleted = true;
+        self.sign(&draft)
     }
 }
 
@@ -89,6 +98,7 @@ fn unsigned(network: &dyn Network, name: &str, kinds: &[&str], key: &Ed25519KeyP
             .iter()
             .map(|kind| DocumentKind::parse(kind).unwrap())
             .collect(),
+        rank: 1,
         not_before: now - 3600,
         not_after: now + 24 * 3600,
         serial: [7; 16],

@@ -51,6 +51,8 @@ pub enum CaError {
     NotARoot { path: PathBuf },
     #[error("an operator's lifetime of {} is not between 1 second and 10 years", humantime::format_duration(*lifetime))]
     OperatorLifetime { lifetime: Duration },
+    #[error("{} does not hold the rank of the operator made last", path.display())]
+    Rank { path: PathBuf },
     #[error("cannot make the operator's grant")]
     Grant(#[source] starling_gossip::documents::GrantError),
     #[error("no random bytes from the kernel")]
@@ -73,6 +75,9 @@ impl CaError {
                 "only the root's key makes issuers and operators; run this where it is kept, with --state of that place. \
                  Everything else works without it"
                     .to_owned()
+            }
+            Self::Rank { .. } => {
+                "say the rank with --rank; the smaller of two may revoke the other's key".to_owned()
             }
             Self::OtherNode { .. } => "choose another --out: two hosts must not be one node".to_owned(),
             Self::Refused(_) => {

@@ -58,12 +58,32 @@ impl RootKey {
         Ok(self.key.sign(message)?)
     }
 
-    /// Grants `operator` the right to sign documents of `kinds`, from now for `lifetime`.
+    /// The rank behind that of the operator made last here: the one made first is the most senior.
+    pub fn next_rank(state: &StateDir) -> Result<u32, CaError> {
+        if !state.exists(RANK) {
+            return Ok(1);
+        }
+        let text = text(state, RANK, state.read(RANK)?)?;
+        let last: Result<u32, _> = text.trim().parse();
+        let next = last.ok().and_then(|last| last.checked_add(1));
+        next.ok_or_else(|| CaError::Rank {
+            path: state.path().join(RANK),
+        })
+    }
+
+    /// Keeps the rank of the operator made last.
+    pub fn keep_rank(state: &StateDir, rank: u32) -> Result<(), CaError> {
+        let last = Self::next_rank(state)?.saturating_sub(1).max(rank);
+        Ok(state.write(RANK, format!("{last}\n").as_bytes())?)
+    }
+
+    /// Grants `operator` the right to sign documents of `kinds`, from now for `lifetime`. Keys of a smaller rank may revoke the key.
     pub fn grant(
         &self,
         operator: OperatorName,
         public_key: [u8; 32],
         kinds: BTreeSet<DocumentKind>,
+        rank: u32,
         lifetime: Duration,
     ) -> Result<SignedGrant, CaError> {
         if !(LIFETIME_MIN..=LIFETIME_MAX).contains(&lifetime) {
@@ -77,6 +97,7 @@ impl RootKey {
             operator,
             public_key,
             kinds,
+            rank,
             not_before: (now.saturating_sub(template::BACKDATED)).as_secs(),
             not_after: (now + lifetime).as_secs(),
             serial: random::bytes().map_err(CaError::Random)?,
@@ -93,6 +114,9 @@ impl fmt::Debug for RootKey {
             .finish_non_exhaustive()
     }
 }
+
+/// The rank of the operator made last.
+const RANK: &str = "ca/rank";
 
 /// Below this an operator signs nothing.
 const LIFETIME_MIN: Duration = Duration::from_secs(1);

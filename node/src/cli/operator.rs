@@ -42,6 +42,10 @@ struct New {
     /// How long the operator may sign; what was signed stays in force
     #[arg(long, value_name = "TIME", default_value = "365d", value_parser = humantime::parse_duration)]
     lifetime: Duration,
+    /// Who may revoke the operator's key: operators of a smaller rank, and nobody else but the root
+    /// [default: one behind the operator made last]
+    #[arg(long, value_name = "NUMBER")]
+    rank: Option<u32>,
     /// File to write, readable by you alone
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -60,15 +64,27 @@ impl Operator {
 
 impl New {
     fn run(self) -> anyhow::Result<()> {
-        let root = RootKey::load(&StateDir::open(&self.state)?)?;
+        let state = StateDir::open(&self.state)?;
+        let root = RootKey::load(&state)?;
         let kinds: BTreeSet<_> = self.kinds.into_iter().collect();
+        let rank = match self.rank {
+            Some(rank) => rank,
+            None => RootKey::next_rank(&state)?,
+        };
         let operator = crate::operator::Operator::make(|public_key| -> anyhow::Result<_> {
-            Ok(root.grant(self.name.clone(), public_key, kinds.clone(), self.lifetime)?)
+            Ok(root.grant(
+                self.name.clone(),
+                public_key,
+                kinds.clone(),
+                rank,
+                self.lifetime,
+            )?)
         })?;
         operator.write(&self.out)?;
+        RootKey::keep_rank(&state, rank)?;
         let file = self.out.display();
         out::say(&format!(
-            "{} may {} in mesh {} for {}.\n\
+            "{} may {} in mesh {} for {}, with rank {rank}: operators of a smaller rank may revoke the key.\n\
              The key is in {file}; give it to nobody else. Its public half is {}.\n\
              `--key {file}` signs with it, or set {}={file}.",
             self.name,

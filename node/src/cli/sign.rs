@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use clap::Args;
 use starling_gossip::DocumentKey;
-use starling_gossip::documents::Draft;
+use starling_gossip::documents::system::from_hex;
+use starling_gossip::documents::{Draft, DraftRow};
 use starling_transport::KeyHash;
 
 use super::{block_on, client, diff, out};
@@ -46,6 +47,8 @@ pub(super) struct Change {
 struct Planned {
     change: Change,
     newest: u64,
+    /// The revision that the new one replaces.
+    replaces: Option<[u8; 32]>,
     before: Option<String>,
 }
 
@@ -123,6 +126,7 @@ impl Sign {
         }
         Ok(Ok(Planned {
             newest: history.document.revision,
+            replaces: newest.and_then(|held| from_hex(&held.hash)),
             before,
             change,
         }))
@@ -134,12 +138,17 @@ impl Sign {
 
     fn submit(&self, operator: &Operator, plan: &Planned) -> anyhow::Result<()> {
         let key = &plan.change.key;
+        let revision = plan.newest + 1;
         let draft = Draft {
-            key: key.clone(),
-            revision: plan.newest + 1,
-            issued: unix_s(SystemTime::now()),
-            deleted: plan.change.body.is_none(),
-            body: plan.change.body.clone().unwrap_or_default(),
+            kind: key.kind.clone(),
+            issued: date_for(revision),
+            rows: vec![DraftRow {
+                name: key.name.clone(),
+                revision,
+                replaces: plan.replaces,
+                deleted: plan.change.body.is_none(),
+                body: plan.change.body.clone().unwrap_or_default(),
+            }],
         };
         let document = operator.sign(&draft)?;
         let receipt: view::Receipt =
@@ -231,6 +240,17 @@ impl NotAllowed {
     }
 }
 
+/// A date that allows a revision's number, now if it does. Numbers run at most five minutes ahead of clocks, so one that does cannot
+/// keep anybody waiting longer than it takes to get there.
+fn date_for(revision: u64) -> u64 {
+    let ahead = |now: u64| revision.saturating_sub(now + CLOCKS_APART_S);
+    let wait = ahead(unix_s(SystemTime::now()));
+    if wait > 0 {
+        std::thread::sleep(Duration::from_secs(wait.min(CLOCKS_APART_S)));
+    }
+    unix_s(SystemTime::now()).max(revision)
+}
+
 fn may_sign(operator: &Operator, key: &DocumentKey) -> Result<(), NotAllowed> {
     let grant = operator.grant();
     let name = &grant.operator;
@@ -262,6 +282,9 @@ fn confirmed(count: usize) -> anyhow::Result<bool> {
 
 /// Names the operator's file where `--key` does not.
 pub(super) const KEY_VARIABLE: &str = "STARLING_OPERATOR";
+
+/// How far ahead of its own clock an agent lets a date be.
+const CLOCKS_APART_S: u64 = 5 * 60;
 
 /// The agent follows its documents within milliseconds.
 const POLL_PAUSE: Duration = Duration::from_millis(50);

@@ -207,10 +207,10 @@ impl Standing {
     pub(super) fn log(&self, key: &DocumentKey) {
         match self {
             Self::InForce(revision) => tracing::info!(
-                document = %key, revision = revision.revision, operator = %revision.operator, "document in force"
+                document = %key, revision = revision.revision, operator = %revision.operator(), "document in force"
             ),
             Self::Deleted(revision) => tracing::info!(
-                document = %key, revision = revision.revision, operator = %revision.operator, "document deleted"
+                document = %key, revision = revision.revision, operator = %revision.operator(), "document deleted"
             ),
             Self::Behind { .. } | Self::Lost { .. } => tracing::error!(
                 document = %key, problem = self.why(), "document not in force"

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use starling_gossip::{DocumentKey, DocumentName, Revision, ServiceName};
 
+use crate::config;
 use crate::config::{Problem, Problems};
 use crate::host::Host;
 use crate::revocation::{self, Entry};
 use crate::route::Route;
-use crate::{config, operator};
 
 /// Reads a body. The document's name may mean something; the path only serves messages.
 type Parse<T> = fn(&DocumentName, &Path, &str) -> Result<T, Problems>;
@@ -37,7 +37,7 @@ pub fn consumers(host: &Arc<Host>) -> Vec<Box<dyn Consumer>> {
     vec![
         // First: whom another document allows may be thrown out already.
         Kind::new("revocation", revocation, move |set| {
-            let entries = set.documents.iter().flat_map(revoked);
+            let entries = set.documents.iter().flat_map(|held| held.document.iter());
             revocation::enforce(&revoking, entries);
             let stand_ins = set.missing.iter().map(deny_all);
             revoking.policy.stand_in(stand_ins.collect());
@@ -61,13 +61,6 @@ fn policy(
 
 fn revocation(_name: &DocumentName, file: &Path, body: &str) -> Result<Vec<Entry>, Problems> {
     config::revocation::parse(file, body)
-}
-
-/// An operator who revoked the own key would take the revocation back with it, and so on for ever.
-fn revoked(held: &InForce<Vec<Entry>>) -> impl Iterator<Item = &Entry> {
-    let own = revocation::What::Key(operator::key_hash(&held.signed_by));
-    let entries = held.document.iter();
-    entries.filter(move |entry| entry.what != own)
 }
 
 /// The route's service is the document's name.
@@ -177,8 +170,6 @@ pub struct Missing {
 pub struct InForce<T> {
     pub name: Arc<str>,
     pub revision: u64,
-    /// The operator's public key.
-    pub signed_by: [u8; 32],
     pub document: Arc<T>,
 }
 
@@ -253,7 +244,6 @@ impl<T: Send + Sync + 'static> Consumer for Kind<T> {
             Some(InForce {
                 name: revision.key.name.as_str().into(),
                 revision: revision.revision,
-                signed_by: revision.public_key,
                 document: self.document(revision).ok()?,
             })
         });

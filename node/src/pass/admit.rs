@@ -3,7 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use http::HeaderName;
-use starling_gossip::{DocumentKind, NodeName, OperatorName, ProofError, ServiceName, Verifier};
+use starling_gossip::documents::{Grant, key_hash};
+use starling_gossip::{
+    DocumentKind, NodeName, OperatorName, ServiceName, Verifier, verify_operator,
+};
 
 use super::{LIFETIME_MAX, Pass, Signed, to_sign};
 use crate::host::Host;
@@ -119,9 +122,15 @@ pub fn admit(
     wish: Wish<'_>,
 ) -> Result<Admitted, PassError> {
     let verifier = BundleVerifier(host.identities.clone());
+    let documents = host.membership.documents();
+    let is_revoked = |grant: &Grant| {
+        let key = key_hash(&grant.public_key);
+        documents.operators.is_revoked(&key, grant.rank)
+    };
     let judge = Judge {
         trust_domain: host.trust_domain.as_str(),
         verifier: &verifier,
+        is_revoked: &is_revoked,
         is_unsure: host.policy.has_stand_ins(),
         now_s: unix_s(SystemTime::now()),
     };
@@ -133,6 +142,8 @@ pub fn admit(
 pub(super) struct Judge<'j> {
     pub(super) trust_domain: &'j str,
     pub(super) verifier: &'j dyn Verifier,
+    /// Whether the key in a grant is revoked.
+    pub(super) is_revoked: &'j dyn Fn(&Grant) -> bool,
     /// Who is revoked is not known.
     pub(super) is_unsure: bool,
     pub(super) now_s: u64,
@@ -159,13 +170,11 @@ impl Judge<'_> {
         let genuine = signed.grant.is_genuine(self.verifier);
         genuine.map_err(|_wrong| PassError::Grant)?;
         let message = to_sign(&signed.grant, &signed.content);
-        let own = self
-            .verifier
-            .operator(&grant.public_key, &message, &signed.signature);
-        own.map_err(|error| match error {
-            ProofError::Revoked => PassError::Revoked,
-            _ => PassError::Signature,
-        })?;
+        let own = verify_operator(&grant.public_key, &message, &signed.signature);
+        own.map_err(|_wrong| PassError::Signature)?;
+        if (self.is_revoked)(grant) {
+            return Err(PassError::Revoked);
+        }
         Ok(Admitted {
             operator: grant.operator.clone(),
             pass: signed.pass,

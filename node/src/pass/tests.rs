@@ -1,7 +1,7 @@
 use std::time::SystemTime;
 
 use proptest::prelude::*;
-use starling_gossip::{ProofError, Proven, Verifier, verify_operator};
+use starling_gossip::{ProofError, Proven, Verifier};
 use starling_transport::{TrustBundle, TrustDomain};
 
 use super::admit::Judge;
@@ -14,7 +14,6 @@ use crate::state::{StateDir, TRUST};
 struct Mesh {
     state: StateDir,
     trust: TrustBundle,
-    revoked: Vec<[u8; 32]>,
     _dir: tempfile::TempDir,
 }
 
@@ -28,7 +27,6 @@ impl Mesh {
         Self {
             state,
             trust,
-            revoked: Vec::new(),
             _dir: dir,
         }
     }
@@ -37,7 +35,7 @@ impl Mesh {
         let root = RootKey::load(&self.state).unwrap();
         let kinds = kinds.iter().map(|kind| kind.parse().unwrap()).collect();
         Operator::make(|public_key| -> anyhow::Result<_> {
-            Ok(root.grant("alice".parse()?, public_key, kinds, DAY)?)
+            Ok(root.grant("alice".parse()?, public_key, kinds, 1, DAY)?)
         })
         .unwrap()
     }
@@ -46,6 +44,7 @@ impl Mesh {
         Judge {
             trust_domain: self.trust.trust_domain().as_str(),
             verifier: self,
+            is_revoked: &|_grant| false,
             is_unsure: false,
             now_s,
         }
@@ -74,13 +73,6 @@ impl Verifier for Mesh {
     fn root(&self, message: &[u8], signature: &[u8]) -> Result<(), ProofError> {
         let verdict = self.trust.verify_root_signature(message, signature);
         verdict.map_err(|_refusal| ProofError::Signature)
-    }
-
-    fn operator(&self, key: &[u8; 32], message: &[u8], signature: &[u8]) -> Result<(), ProofError> {
-        if self.revoked.contains(key) {
-            return Err(ProofError::Revoked);
-        }
-        verify_operator(key, message, signature)
     }
 }
 
@@ -165,7 +157,7 @@ fn only_who_has_the_right_gives_passes() {
 
 #[test]
 fn a_revoked_operator_opens_nothing_nor_does_anybody_while_revocations_are_missing() {
-    let mut mesh = Mesh::new("mesh.test");
+    let mesh = Mesh::new("mesh.test");
     let operator = mesh.operator(&["tap"]);
     let text = pass().sign(&operator).unwrap();
     assert_eq!(mesh.tap(&text, now()), None);
@@ -180,8 +172,12 @@ fn a_revoked_operator_opens_nothing_nor_does_anybody_while_revocations_are_missi
     };
     let refused = unsure.admit(&text, &n1, wish).unwrap_err();
     assert_eq!(refused, PassError::Unsure);
-    mesh.revoked.push(operator.grant().public_key);
-    assert_eq!(mesh.tap(&text, now()), Some(PassError::Revoked));
+    let revoked = Judge {
+        is_revoked: &|grant| grant == operator.grant(),
+        ..mesh.judge(now())
+    };
+    let refused = revoked.admit(&text, &n1, wish).unwrap_err();
+    assert_eq!(refused, PassError::Revoked);
 }
 
 #[test]
@@ -215,11 +211,15 @@ fn a_documents_signature_is_no_passs() {
     let operator = mesh.operator(&["tap", "policy"]);
     let content = serde_json::to_vec(&Content::of(&pass())).unwrap();
     let document = starling_gossip::documents::Draft {
-        key: "policy/orders".parse().unwrap(),
-        revision: 1,
+        kind: "policy".parse().unwrap(),
         issued: now(),
-        deleted: false,
-        body: String::from_utf8(content.clone()).unwrap(),
+        rows: vec![starling_gossip::documents::DraftRow {
+            name: "orders".parse().unwrap(),
+            revision: 1,
+            replaces: None,
+            deleted: false,
+            body: String::from_utf8(content.clone()).unwrap(),
+        }],
     };
     let (grant, _) = operator.vouch(|_| Vec::new()).unwrap();
     let signed = operator.sign(&document).unwrap();

@@ -383,7 +383,7 @@ mod between_nodes {
             let root = RootKey::load(&ca.state).unwrap();
             let alice = Operator::make(|key| -> anyhow::Result<_> {
                 let kinds = ["tap".parse()?].into();
-                Ok(root.grant("alice".parse()?, key, kinds, LIFETIME_MAX)?)
+                Ok(root.grant("alice".parse()?, key, kinds, 1, LIFETIME_MAX)?)
             });
             Self {
                 a,

@@ -2,11 +2,12 @@
 
 use super::super::{Attacker, Counters, Network, Node, Operator};
 use super::{mesh, wait};
-use crate::documents::{Documents, Draft, SubmitError};
+use crate::documents::system::KeyStatement;
+use crate::documents::{DocumentKey, Documents, Draft, SubmitError};
 use crate::metrics::Refusal;
 use crate::wire::Row;
 use crate::wire::credentials::hash;
-use crate::wire::document::Envelope;
+use crate::wire::document::{Envelope, row_hash};
 
 /// Runs all of it.
 pub async fn run(network: &dyn Network) {
@@ -42,7 +43,8 @@ pub async fn documents_reach_all(network: &dyn Network) {
         let documents = node.documents();
         let history = documents.entries[&KEY.parse().unwrap()].revisions();
         let numbers: Vec<u64> = history.iter().map(|held| held.revision).collect();
-        assert_eq!(numbers, [8, 7, 6, 5, 4]);
+        // Deletions are kept without text and history.
+        assert_eq!(numbers, [8]);
     }
 }
 
@@ -52,6 +54,7 @@ pub async fn older_documents_are_refused(network: &dyn Network) {
     let alice = Operator::new(network, "alice", &["policy"]);
     let first = alice.write(network, KEY, 1, "first");
     let second = alice.write(network, KEY, 2, "second");
+    nodes[0].membership.submit(&first).await.unwrap();
     nodes[0].membership.submit(&second).await.unwrap();
     for node in &nodes {
         node.until_documents("the second", wait(network), |held| newest(held).0 == 2)
@@ -59,7 +62,7 @@ pub async fn older_documents_are_refused(network: &dyn Network) {
         for old in [&first, &second] {
             let refused = node.membership.submit(old).await;
             assert!(
-                matches!(refused, Err(SubmitError::Stale { newest: 2 })),
+                matches!(refused, Err(SubmitError::Stale { newest: 2, .. })),
                 "{refused:?}"
             );
         }
@@ -105,7 +108,7 @@ pub async fn a_newcomer_gets_all_documents(network: &dyn Network) {
     for number in 0..40 {
         let key = format!("policy/p{number}");
         for revision in 1..=2 {
-            let body = "x".repeat(number * 1_000);
+            let body = "x".repeat(number * 500);
             let document = alice.write(network, &key, revision, &body);
             nodes[0].membership.submit(&document).await.unwrap();
         }
@@ -141,13 +144,9 @@ pub async fn documents_that_prove_nothing_are_refused(
             .port(&format!("junk-{}", refusal.reason().replace('_', "-")))
             .await;
         let mallory = Attacker::new(port, network.trust_domain());
-        let hash =
-            Envelope::decode(&document).map_or([9; 32], |(envelope, ..)| hash(&envelope.content.0));
         let row = Row {
-            kind: "policy".into(),
-            name: "orders".into(),
-            revision: 3,
-            hash,
+            hash: row_of(&document),
+            ..row("policy/orders", 3)
         };
         let now_ms = network.clock().now_ms();
         let before = count();
@@ -186,6 +185,17 @@ fn junk(network: &dyn Network) -> Vec<(&'static str, Refusal, Vec<u8>)> {
         issued: now + 900,
         ..alice.draft(network, KEY, 3, "from the future")
     });
+    let last_number = alice.write(network, KEY, (1 << 62) - 1, "the last word");
+    let own_revocation = Operator::new(network, "alice", &["revocation"]);
+    let mut taken_back = own_revocation.draft(network, "operator-revocation/x", 1, "");
+    taken_back.rows[0].name = self::own_revocation(&own_revocation).name;
+    taken_back.rows[0].deleted = true;
+    let taken_back = own_revocation.sign(&taken_back);
+    let of_another = {
+        let key = self::own_revocation(&own_revocation);
+        let mallory = Operator::new(network, "mallory", &["revocation"]);
+        mallory.write(network, &key.to_string(), 1, "key sha256:00\nreason x\n")
+    };
     vec![
         ("an altered text", Refusal::Signature, {
             edited(|envelope| {
@@ -219,6 +229,27 @@ fn junk(network: &dyn Network) -> Vec<(&'static str, Refusal, Vec<u8>)> {
             granted(|grant, now| grant.not_after = now - 600),
         ),
         ("tomorrow's document", Refusal::Future, later),
+        ("the last number there is", Refusal::Number, last_number),
+        (
+            "its own revocation taken back",
+            Refusal::OwnRevocation,
+            taken_back,
+        ),
+        (
+            "a revocation in another's name",
+            Refusal::Malformed,
+            of_another,
+        ),
+        (
+            "a kind that is the root's",
+            Refusal::Kind,
+            Operator::new(network, "carol", &["root-revocation"]).write(
+                network,
+                "root-revocation/x",
+                1,
+                "text",
+            ),
+        ),
         (
             "a byte too many",
             Refusal::Malformed,
@@ -230,6 +261,40 @@ fn junk(network: &dyn Network) -> Vec<(&'static str, Refusal, Vec<u8>)> {
             alice.write(network, KEY, 3, &"x".repeat(70_000)),
         ),
     ]
+}
+
+fn own_revocation(operator: &Operator) -> DocumentKey {
+    let key = operator.key_hash();
+    let statement = KeyStatement {
+        key,
+        reason: String::new(),
+    };
+    statement.document(Some(&key))
+}
+
+/// What names the first revision in a packet.
+fn row_of(packet: &[u8]) -> [u8; 32] {
+    let Ok((envelope, _, draft)) = Envelope::decode(packet) else {
+        return [9; 32];
+    };
+    row_hash(&draft, &draft.rows[0], hash(&envelope.grant.0))
+}
+
+/// A row as a peer may list it, of a key that nobody knows.
+pub(crate) fn row(key: &str, revision: u64) -> Row {
+    let key: DocumentKey = key.parse().unwrap();
+    Row {
+        kind: key.kind.to_string(),
+        name: key.name.to_string(),
+        revision,
+        issued: 1_790_000_000,
+        deleted: false,
+        hash: [9; 32],
+        signer: [8; 32],
+        rank: 1,
+        packet: [7; 32],
+        packet_bytes: 700,
+    }
 }
 
 fn newest(held: &Documents) -> (u64, String) {

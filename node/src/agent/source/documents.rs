@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use starling_gossip::documents::SubmitError;
+use starling_gossip::documents::system::is_system;
 use starling_gossip::{DocumentKey, Liveness, Revision, State};
 
 use super::View;
@@ -80,7 +81,10 @@ impl View {
     ) -> Result<view::Receipt, view::Refused> {
         let membership = &self.host.membership;
         let read = membership.check(document).map_err(refused)?;
-        if !read.deleted {
+        for read in read
+            .iter()
+            .filter(|read| !read.deleted && !is_system(&read.key.kind))
+        {
             let checked = self.keeper.check(&read.key, &read.body);
             checked.map_err(|error| view::Refused {
                 status: 422,
@@ -90,7 +94,11 @@ impl View {
         }
         let receipt = membership.submit(document).await.map_err(refused)?;
         tracing::info!(
-            document = %receipt.key, revision = receipt.revision, operator = %read.operator, "document taken from its operator"
+            document = %receipt.key,
+            revision = receipt.revision,
+            rows = receipt.rows,
+            operator = read.first().map(|read| read.operator().as_str()),
+            "document taken from its operator"
         );
         Ok(view::Receipt {
             kind: receipt.key.kind.to_string(),
@@ -109,7 +117,7 @@ impl View {
             name: key.name.to_string(),
             revision: documents.newest_revision(key),
             operator: newest
-                .map(|newest| newest.operator.to_string())
+                .map(|newest| newest.operator().to_string())
                 .unwrap_or_default(),
             age_s: newest
                 .map(|newest| age_s(newest.issued))
@@ -117,7 +125,7 @@ impl View {
             state: standing.word().to_owned(),
             in_force: standing.in_force().map(|revision| revision.revision),
             why: standing.why(),
-            fork: rival.map(|rival| rival.operator.to_string()),
+            fork: rival.map(|rival| rival.operator().to_string()),
         }
     }
 }
@@ -125,8 +133,8 @@ impl View {
 fn revision(held: &Arc<Revision>, lost: bool) -> view::Revision {
     view::Revision {
         revision: held.revision,
-        operator: held.operator.to_string(),
-        public_key: crate::operator::key_hash(&held.public_key).to_string(),
+        operator: held.operator().to_string(),
+        public_key: crate::operator::key_hash(&held.signer.public_key).to_string(),
         age_s: age_s(held.issued),
         deleted: held.deleted,
         lost,
@@ -161,7 +169,9 @@ fn hint(refusal: starling_gossip::metrics::Refusal) -> Option<&'static str> {
         R::GrantDates | R::Kind => {
             "`starling operator new` makes a key that may, where the root's key is"
         }
-        R::Full => "delete what is not needed",
+        R::Full => "delete what is not needed; `starling check` shows who fills what",
+        R::Revoked => "another operator has to say it",
+        R::Rank => "`starling operator revoke` revokes it where the root's key is",
         R::Future => "set the clocks of this host and of the operator's",
         _ => return None,
     })
