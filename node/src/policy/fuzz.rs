@@ -24,11 +24,7 @@ pub fn fuzz(data: &[u8]) {
 fn judge(document: Document, path: &str) {
     let mesh = TrustDomain::parse("example.org").expect("a name");
     let config = Config::from_bytes(Path::new("starling.toml"), CALLEES).expect("two services");
-    let documents = [InForce {
-        name: "fuzz".into(),
-        revision: 1,
-        document: Arc::new(document),
-    }];
+    let documents = [InForce::single("fuzz".into(), 1, Arc::new(document))];
     let policy = Snapshot::compile(&mesh, &config, &documents);
     let caller = SpiffeId::service(&mesh, "web").expect("a name");
     for entry in policy.entries() {

@@ -7,16 +7,18 @@ use crate::config::Protocol;
 use crate::inbound;
 use crate::reason::Reason;
 
-fn of<T: Clone + std::fmt::Debug + 'static>(all: &[T]) -> impl Strategy<Value = T> + use<T> {
+pub(super) fn of<T: Clone + std::fmt::Debug + 'static>(
+    all: &[T],
+) -> impl Strategy<Value = T> + use<T> {
     prop::sample::select(all.to_vec())
 }
 
-fn list(words: &'static [&'static str], least: usize) -> impl Strategy<Value = String> {
+pub(super) fn list(words: &'static [&'static str], least: usize) -> impl Strategy<Value = String> {
     let words = prop::collection::vec(of(words), least..4);
     words.prop_map(|words| format!("{words:?}"))
 }
 
-const CALLERS: &[&str] = &["web", "pay", "job", "group:batch", "*"];
+pub(super) const CALLERS: &[&str] = &["web", "pay", "job", "group:batch", "*"];
 const METHODS: &[&str] = &["GET", "POST", "DELETE"];
 const PATTERNS: &[&str] = &["/a", "/a/**", "/a/{id}", "/", "/b/{x}/c", "/%61:b", "/**"];
 
@@ -37,7 +39,7 @@ fn rule(for_requests: bool) -> impl Strategy<Value = String> {
     )
 }
 
-fn rules(for_requests: bool, begin: &'static str) -> impl Strategy<Value = String> {
+pub(super) fn rules(for_requests: bool, begin: &'static str) -> impl Strategy<Value = String> {
     let one = (of(&["grant", "deny"]), rule(for_requests));
     let all = prop::collection::vec(one, 0..4);
     all.prop_map(move |rules| {
@@ -71,7 +73,7 @@ fn policies() -> impl Strategy<Value = (String, String)> {
     })
 }
 
-fn questions() -> impl Strategy<Value = Question> {
+pub(super) fn questions() -> impl Strategy<Value = Question> {
     let callers = &[
         "web",
         "pay",
@@ -102,7 +104,7 @@ fn questions() -> impl Strategy<Value = Question> {
 }
 
 /// What enforcement does with the call that `question` is about: the refusal, or the path that the app gets, and the rule.
-fn enforced(
+pub(super) fn enforced(
     policy: &Arc<Policy>,
     question: &Question,
 ) -> (Option<Reason>, Option<String>, Option<String>) {
