@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::texts::texts;
 use super::*;
 use crate::config::Protocol;
 use crate::inbound;
@@ -143,9 +144,12 @@ proptest! {
 
     /// By the way that a question takes between agents, and the way that a call takes.
     #[test]
-    fn explain_says_what_enforcement_does((file, document) in policies(), questions in prop::collection::vec(questions(), 8)) {
+    fn explain_says_what_enforcement_does((file, document) in policies(), newer in prop::option::of(policies()), questions in prop::collection::vec(questions(), 8)) {
         let policy = Policy::new(mesh(), &config(&file));
-        policy.take_documents(documents(&[("base", &document)]));
+        // With a second text above it, or alone.
+        let newer = newer.map(|(_, newer)| newer);
+        let bodies: Vec<_> = newer.into_iter().chain([document]).collect();
+        policy.take_documents(vec![texts("base", &bodies)]);
         for question in questions {
             let (asked, _) = Question::from_query(&question.to_query(None)).unwrap();
             prop_assert_eq!(&asked, &question);

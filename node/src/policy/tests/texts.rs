@@ -6,7 +6,7 @@ use super::agreement::{CALLERS, list, of, questions, rules};
 use super::*;
 
 /// One document, with its texts from the newest to the base. Revisions count down to 1.
-fn texts(name: &str, bodies: &[impl AsRef<str>]) -> InForce {
+pub(super) fn texts(name: &str, bodies: &[impl AsRef<str>]) -> InForce {
     let revisions = (1..=bodies.len() as u64).rev();
     let texts = bodies.iter().zip(revisions).map(|(body, revision)| Text {
         revision,
