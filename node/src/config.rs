@@ -107,7 +107,7 @@ impl Default for Config {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     pub file: Arc<Path>,
-    /// Counted from 1.
+    /// Counted from 1; 0 for what stands in no text.
     pub line: usize,
 }
 

@@ -16,18 +16,22 @@ mod compile;
 pub mod explain;
 mod fuzz;
 mod judge;
+mod layered;
 mod live;
+mod mode;
 mod rule;
 mod show;
+mod text;
 
-pub use crate::config::policy::{Document, Mode};
+pub use crate::config::policy::{Document, Mode, ServiceSet};
 pub use audit::{Audit, LetThrough};
-pub use compile::{Entry, InForce, Snapshot};
+pub use compile::{Entry, Snapshot};
 #[doc(hidden)]
 pub use fuzz::fuzz;
 pub use judge::{Subject, Verdict, Why};
 pub use live::Live;
 pub use rule::Where;
+pub use text::{InForce, Text};
 
 /// The policy in force on this node.
 #[derive(Debug)]

@@ -146,7 +146,8 @@ class Mesh:
 
     def policy(self, service):
         rules = [{"effect": "deny", "from": ["*"], "methods": ["DELETE"], "paths": ["/orders/**"], "declared": "policy/base@7#9"},
-                 {"effect": "allow", "from": ["cart-1", "search-2"], "methods": [], "paths": [], "declared": "/etc/starling/services.d/orders.toml:5"}]
+                 {"effect": "allow", "from": ["cart-1", "search-2"], "methods": [], "paths": [], "declared": "/etc/starling/services.d/orders.toml:5"},
+                 {"effect": "allow", "from": ["mail-3"], "methods": [], "paths": [], "declared": "policy/orders@4#9", "only_with": ["policy/orders@5"], "more_only_with": 0}]
         through = [{"caller": "mail-3", "why": "no-grant", "calls": 1_204, "age_s": 3}, {"caller": "cart-1", "why": "denied", "rule": "policy/base@7#9", "calls": 2, "age_s": 900}]
         told = {"mode": "audit", "mode_declared": "policy/base@7#1", "rules": rules, "let_through": through}
         nodes = self.places[service]

@@ -64,15 +64,9 @@ impl Judge {
         for file in &self.document {
             let text = std::fs::read_to_string(file)
                 .with_context(|| format!("cannot read {}", file.display()))?;
-            documents.push(InForce {
-                name: file
-                    .file_stem()
-                    .unwrap_or_default()
-                    .to_string_lossy()
-                    .into(),
-                revision: 1,
-                document: Arc::new(Document::parse_as(file, &text)?),
-            });
+            let name = file.file_stem().unwrap_or_default().to_string_lossy();
+            let document = Arc::new(Document::parse_as(file, &text)?);
+            documents.push(InForce::single(name.into(), 1, document));
         }
         let policy = Snapshot::compile(&mesh, &config, &documents);
         for line in io::stdin().lock().lines() {

@@ -18,8 +18,10 @@ use super::{Place, raw};
 use crate::path::Pattern;
 
 mod document;
+mod services;
 
 pub use document::{Document, DocumentRule, ModeOf};
+pub use services::ServiceSet;
 
 /// What happens to calls that nothing allows. From strict to lax, so that the strictest of several is the smallest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -93,34 +93,16 @@ fn policies(set: Set<InForce<crate::policy::Document>>) -> Vec<crate::policy::In
     let present = set
         .documents
         .into_iter()
-        .map(|held| crate::policy::InForce {
-            name: held.name,
-            revision: held.revision,
-            document: held.document,
-        });
+        .map(|held| crate::policy::InForce::single(held.name, held.revision, held.document));
     present.chain(set.missing.iter().map(deny_all)).collect()
 }
 
 /// Somebody whom a missing document denied or revoked may be any caller.
 fn deny_all(missing: &Missing) -> crate::policy::InForce {
-    let document = crate::policy::Document::parse(DENY_ALL);
-    crate::policy::InForce {
-        name: missing.name.clone(),
-        revision: missing.revision,
-        document: Arc::new(document.expect("a test reads it")),
-    }
+    let all = crate::policy::ServiceSet::All;
+    let document = crate::policy::Document::deny_all_calls_to(&all);
+    crate::policy::InForce::single(missing.name.clone(), missing.revision, Arc::new(document))
 }
-
-/// What stands in for a document that is missing.
-pub(super) const DENY_ALL: &str = r#"
-[[deny]]
-services = ["*"]
-from = ["*"]
-
-[[mode]]
-services = ["*"]
-mode = "enforce"
-"#;
 
 /// The kinds there are.
 pub fn known() -> impl Iterator<Item = &'static str> {

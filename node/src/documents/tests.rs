@@ -197,13 +197,3 @@ async fn a_broken_trial_file_puts_all_on_trial_again() {
         assert!(rig.trial().starts_with("trial "), "{broken:?}");
     }
 }
-
-#[test]
-fn what_stands_in_for_a_missing_policy_can_be_read() {
-    let read = kinds::check(
-        &"policy/x".parse().unwrap(),
-        Path::new("x"),
-        kinds::DENY_ALL,
-    );
-    assert!(read.unwrap().is_ok());
-}

@@ -6,18 +6,12 @@ use std::sync::Arc;
 use starling_gossip::ServiceName;
 use starling_transport::TrustDomain;
 
+use super::layered::{Layer, LayeredGrants};
+use super::mode;
 use super::rule::{Rule, Where};
-use crate::config::policy::{Document, Mode, Set};
+use super::text::{InForce, Text};
+use crate::config::policy::Mode;
 use crate::config::{Config, Place, Service};
-
-/// A document of kind `policy` that is in force.
-#[derive(Debug, Clone)]
-pub struct InForce {
-    /// The part of its key behind `policy/`.
-    pub name: Arc<str>,
-    pub revision: u64,
-    pub document: Arc<Document>,
-}
 
 /// The policy for all services of this node at one time. Immutable.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,8 +30,10 @@ pub struct Entry {
     pub mode_declared: Option<Where>,
     /// Any of them denies.
     pub(super) denies: Vec<Rule>,
-    /// Any of them allows what none denies.
+    /// Any of them allows what none denies: TOML and documents with one text.
     pub(super) grants: Vec<Rule>,
+    /// So does any of these documents with several texts, by a grant in each text.
+    pub(super) layered: Box<[LayeredGrants]>,
     /// Some rule looks at paths, so paths need the one form.
     pub(super) has_paths: bool,
     /// Some rule looks at methods.
@@ -83,17 +79,32 @@ impl Entry {
         let rule = |rule| Rule::new(rule, groups, file(&rule.declared));
         grants.extend(service.grants.iter().map(rule));
         let mut denies: Vec<_> = service.denies.iter().map(rule).collect();
-        for source in documents {
-            let Document {
-                grants: theirs,
-                denies: theirs_denied,
-                ..
-            } = &*source.document;
-            grants.extend(source.rules(theirs, &service.name));
-            denies.extend(source.rules(theirs_denied, &service.name));
+        let mut layered = Vec::new();
+        for InForce { name, texts } in documents {
+            for text in texts {
+                denies.extend(text.rules(name, &text.document.denies, &service.name));
+            }
+            let granted = |text: &Text| -> Vec<Rule> {
+                let rules = text.rules(name, &text.document.grants, &service.name);
+                rules.collect()
+            };
+            match &texts[..] {
+                [only] => grants.extend(granted(only)),
+                texts => {
+                    let layers = texts.iter().map(|text| Layer {
+                        text: text.whole(name),
+                        grants: granted(text).into(),
+                    });
+                    layered.extend(LayeredGrants::new(layers.collect()));
+                }
+            }
         }
-        let (mode, mode_declared) = mode(config, service, documents);
-        let has = |what: fn(&Rule) -> bool| grants.iter().chain(&denies).any(what);
+        let (mode, mode_declared) = mode::strictest(config, service, documents);
+        let rules = || {
+            let in_texts = layered.iter().flat_map(LayeredGrants::rules);
+            grants.iter().chain(&denies).chain(in_texts)
+        };
+        let has = |what: fn(&Rule) -> bool| rules().any(what);
         Self {
             service: service.clone(),
             trust_domain: trust_domain.clone(),
@@ -103,60 +114,14 @@ impl Entry {
             has_methods: has(Rule::has_methods),
             denies,
             grants,
+            layered: layered.into(),
         }
     }
 
     /// Whether a rule names `caller`, so that its name may be a label of metrics.
     pub fn names(&self, caller: &str) -> bool {
-        let mut rules = self.grants.iter().chain(&self.denies);
+        let in_texts = self.layered.iter().flat_map(LayeredGrants::rules);
+        let mut rules = self.grants.iter().chain(&self.denies).chain(in_texts);
         rules.any(|rule| rule.names(caller))
     }
-}
-
-impl InForce {
-    fn rules<'a>(
-        &'a self,
-        rules: &'a [crate::config::policy::DocumentRule],
-        service: &'a ServiceName,
-    ) -> impl Iterator<Item = Rule> + 'a {
-        let about = rules
-            .iter()
-            .filter(|rule| self.document.is_about(&rule.services, service));
-        about.map(|rule| {
-            let declared = self.at(&rule.rule.declared);
-            Rule::new(&rule.rule, &self.document.groups, declared)
-        })
-    }
-
-    fn at(&self, place: &Place) -> Where {
-        Where::Document {
-            name: self.name.clone(),
-            revision: self.revision,
-            line: place.line,
-        }
-    }
-}
-
-/// The nearest that was set: for the service in a document, in its TOML, for the mesh in a document, for the node.
-fn mode(config: &Config, service: &Service, documents: &[InForce]) -> (Mode, Option<Where>) {
-    let in_file = |set: &Set| (set.mode, Where::File(set.declared.clone()));
-    let found = strictest(documents, |document| document.mode_of(&service.name))
-        .or_else(|| service.mode.as_ref().map(in_file))
-        .or_else(|| strictest(documents, |document| document.mode.as_ref()))
-        .or_else(|| config.mode.as_ref().map(in_file));
-    match found {
-        Some((mode, declared)) => (mode, Some(declared)),
-        None => (Mode::Enforce, None),
-    }
-}
-
-/// The strictest mode of those that `set` finds in documents.
-fn strictest<'d>(
-    documents: &'d [InForce],
-    set: impl Fn(&'d Document) -> Option<&'d Set>,
-) -> Option<(Mode, Where)> {
-    let sets = documents.iter();
-    let sets = sets.filter_map(|source| Some((source, set(&source.document)?)));
-    let strictest = sets.min_by_key(|(_, set)| set.mode);
-    strictest.map(|(source, set)| (set.mode, source.at(&set.declared)))
 }

@@ -35,7 +35,7 @@ pub struct Answer {
     pub why: String,
     /// The same in a sentence.
     pub text: String,
-    /// `file:line` or `policy/NAME@REVISION#LINE`.
+    /// `file:line`, `policy/NAME@REVISION#LINE`, or `policy/NAME@REVISION` for a whole text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
     pub mode: String,
@@ -195,6 +195,9 @@ fn text(verdict: &Verdict<'_>) -> String {
                 .to_owned()
         }
         Why::NoGrant => "nothing allows it".to_owned(),
+        Why::Narrowed => {
+            "a revision of this document allows it, and this one, which also counts, does not".to_owned()
+        }
         Why::AmbiguousPath(ambiguous) => {
             format!("rules look at paths, and this one has more than one meaning: {ambiguous}")
         }

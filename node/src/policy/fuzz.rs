@@ -1,4 +1,5 @@
-//! For fuzzing: any document is rules or problems, and what is let through is judged the same once more.
+//! For fuzzing: any document is rules or problems, what is let through is judged the same once more, and as one of two
+//! texts a document grants only what the other grants too.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::sync::Arc;
 use http::{Method, Uri};
 use starling_transport::{SpiffeId, TrustDomain};
 
-use super::{Document, InForce, Snapshot, Subject};
+use super::{Document, InForce, Snapshot, Subject, Text};
 use crate::config::Config;
 use crate::path::Normal;
 
@@ -24,15 +25,33 @@ pub fn fuzz(data: &[u8]) {
 fn judge(document: Document, path: &str) {
     let mesh = TrustDomain::parse("example.org").expect("a name");
     let config = Config::from_bytes(Path::new("starling.toml"), CALLEES).expect("two services");
-    let documents = [InForce {
-        name: "fuzz".into(),
-        revision: 1,
-        document: Arc::new(document),
-    }];
-    let policy = Snapshot::compile(&mesh, &config, &documents);
+    let text = |revision, document: &Arc<Document>| Text {
+        revision,
+        document: document.clone(),
+    };
+    let (document, base) = (Arc::new(document), Document::parse(BASE).expect("a text"));
+    let (newest, base) = (text(2, &document), text(1, &Arc::new(base)));
+    let compile = |texts: &[&Text]| {
+        let texts = texts.iter().map(|text| (*text).clone()).collect();
+        let name = "fuzz".into();
+        Snapshot::compile(&mesh, &config, &[InForce { name, texts }])
+    };
+    let (policy, below) = (compile(&[&newest]), compile(&[&base]));
+    let both = compile(&[&newest, &base]);
     let caller = SpiffeId::service(&mesh, "web").expect("a name");
+    // Allowed by documents only.
+    let other = SpiffeId::service(&mesh, "pay").expect("a name");
+    let agree = |callee: &str, subject: Subject<'_>| {
+        let of = |policy: &Snapshot| {
+            let entry = policy.entry(callee).expect("one of the two services");
+            entry.judge(&other, subject).is_granted()
+        };
+        let granted = of(&policy) && of(&below);
+        assert_eq!(of(&both), granted, "two texts grant what both grant");
+    };
     for entry in policy.entries() {
-        entry.judge(&caller, Subject::Connection);
+        let callee = entry.service.name.as_str();
+        agree(callee, Subject::Connection);
         for method in [Method::GET, Method::POST] {
             let Ok(came) = Uri::builder().path_and_query(path).build() else {
                 continue;
@@ -41,6 +60,7 @@ fn judge(document: Document, path: &str) {
                 method: &method,
                 uri,
             };
+            agree(callee, subject(&came));
             let verdict = entry.judge(&caller, subject(&came));
             let Some(forward) = &verdict.forward else {
                 continue;
@@ -56,3 +76,8 @@ fn judge(document: Document, path: &str) {
 const CALLEES: &[u8] =
     b"[[service]]\nname = 'orders'\nport = 1\nprotocol = 'http'\nallow = ['web']\n\
     [[service]]\nname = 'db'\nport = 2\nallow = ['web']\n";
+
+/// The text below: grants that some documents narrow and others do not, and a denial.
+const BASE: &str = "[[grant]]\nservices = ['*']\nfrom = ['pay']\npaths = ['/a/**']\n\
+    [[grant]]\nservices = ['db']\nfrom = ['*']\n\
+    [[deny]]\nservices = ['orders']\nfrom = ['pay']\npaths = ['/a/b']\n";

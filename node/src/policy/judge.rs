@@ -5,6 +5,7 @@ use http::{Method, request};
 use starling_transport::{IdentityKind, SpiffeId};
 
 use super::compile::Entry;
+use super::layered::Grant;
 use super::rule::{Rule, Where};
 use crate::config::policy::Mode;
 use crate::headers;
@@ -27,7 +28,7 @@ pub enum Subject<'a> {
 pub struct Verdict<'e> {
     /// It goes through, because rules allow it or because of the mode.
     pub allowed: bool,
-    /// The rule that decided. None where no rule is about the call.
+    /// The rule that decided, or the text that withholds a grant. None where no rule is about the call.
     pub rule: Option<&'e Where>,
     pub why: Why,
     /// Of the service.
@@ -47,6 +48,8 @@ pub enum Why {
     NotEvaluable,
     /// Nothing grants it.
     NoGrant,
+    /// Of a document with several texts in force one grants it and another does not.
+    Narrowed,
     /// Its path has more than one meaning, and rules look at paths.
     AmbiguousPath(Ambiguous),
     /// The caller is a node, or of another mesh. No mode lets that through.
@@ -75,14 +78,10 @@ impl Entry {
                 true => Why::Denied,
                 false => Why::NotEvaluable,
             };
-            return self.verdict(why, Some(rule));
+            return self.verdict(why, Some(&rule.declared));
         }
         // A grant that looks at requests grants nothing here.
-        let is_about = |rule: &&Rule| rule.is_unconditional() && rule.is_from(caller);
-        match self.grants.iter().find(is_about) {
-            Some(rule) => self.verdict(Why::Granted, Some(rule)),
-            None => self.verdict(Why::NoGrant, None),
-        }
+        self.judge_grants(|rule| rule.is_unconditional() && rule.is_from(caller))
     }
 
     fn judge_request(&self, caller: &str, method: &Method, uri: &Uri) -> Verdict<'_> {
@@ -101,32 +100,50 @@ impl Entry {
         let denied = |rule: &&Rule| rule.is_from(caller) && rule.denies(method, &path);
         let granted = |rule: &&Rule| rule.is_from(caller) && rule.grants(method, &path);
         let verdict = if let Some(rule) = self.denies.iter().find(denied) {
-            self.verdict(Why::Denied, Some(rule))
-        } else if let Some(rule) = self.grants.iter().find(granted) {
-            self.verdict(Why::Granted, Some(rule))
+            self.verdict(Why::Denied, Some(&rule.declared))
         } else {
-            self.verdict(Why::NoGrant, None)
+            self.judge_grants(granted)
         };
         Verdict { forward, ..verdict }
+    }
+
+    /// What grants make of a call that no denial is about. `about` says whether a grant is.
+    fn judge_grants(&self, about: impl Fn(&&Rule) -> bool) -> Verdict<'_> {
+        if let Some(rule) = self.grants.iter().find(&about) {
+            return self.verdict(Why::Granted, Some(&rule.declared));
+        }
+        let mut narrowed = None;
+        for document in &self.layered {
+            match document.ask(&about) {
+                Grant::Granted(rule) => return self.verdict(Why::Granted, Some(rule)),
+                Grant::Narrowed(text) => narrowed = narrowed.or(Some(text)),
+                Grant::None => {}
+            }
+        }
+        match narrowed {
+            Some(text) => self.verdict(Why::Narrowed, Some(text)),
+            None => self.verdict(Why::NoGrant, None),
+        }
     }
 
     /// Only those who may call at all are told more than that they may not.
     fn judge_ambiguous(&self, caller: &str, ambiguous: Ambiguous) -> Verdict<'_> {
         let barred = |rule: &&Rule| rule.is_unconditional() && rule.is_from(caller);
         if let Some(rule) = self.denies.iter().find(barred) {
-            return self.verdict(Why::Denied, Some(rule));
+            return self.verdict(Why::Denied, Some(&rule.declared));
         }
-        match self.grants.iter().any(|rule| rule.is_from(caller)) {
+        let verdict = self.judge_grants(|rule| rule.is_from(caller));
+        match verdict.is_granted() {
             true => self.verdict(Why::AmbiguousPath(ambiguous), None),
-            false => self.verdict(Why::NoGrant, None),
+            false => verdict,
         }
     }
 
-    fn verdict<'e>(&self, why: Why, rule: Option<&'e Rule>) -> Verdict<'e> {
+    fn verdict<'e>(&self, why: Why, rule: Option<&'e Where>) -> Verdict<'e> {
         let is_lax = self.mode != Mode::Enforce && why != Why::NotACaller;
         Verdict {
             allowed: why == Why::Granted || is_lax,
-            rule: rule.map(|rule| &rule.declared),
+            rule,
             why,
             mode: self.mode,
             forward: None,
@@ -175,6 +192,7 @@ impl Why {
             Self::Denied => "denied",
             Self::NotEvaluable => "not-evaluable",
             Self::NoGrant => "no-grant",
+            Self::Narrowed => "narrowed",
             Self::AmbiguousPath(_) => "ambiguous-path",
             Self::NotACaller => "not-a-caller",
         }

@@ -1,6 +1,7 @@
 //! One grant or denial, ready to be asked.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use http::Method;
@@ -15,11 +16,11 @@ use crate::path::{Normal, Pattern};
 pub enum Where {
     /// `file:line` of this host.
     File(Place),
-    /// `policy/NAME@REVISION#LINE`.
+    /// `policy/NAME@REVISION#LINE`; `policy/NAME@REVISION` where no line says so, but the whole text.
     Document {
         name: Arc<str>,
         revision: u64,
-        line: usize,
+        line: Option<NonZeroUsize>,
     },
 }
 
@@ -31,7 +32,10 @@ impl fmt::Display for Where {
                 name,
                 revision,
                 line,
-            } => write!(f, "policy/{name}@{revision}#{line}"),
+            } => {
+                write!(f, "policy/{name}@{revision}")?;
+                line.map_or(Ok(()), |line| write!(f, "#{line}"))
+            }
         }
     }
 }

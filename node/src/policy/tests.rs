@@ -5,6 +5,7 @@ use super::explain::{Answer, Question, Unanswerable};
 use super::*;
 
 mod agreement;
+mod texts;
 
 fn mesh() -> TrustDomain {
     TrustDomain::parse("example.org").unwrap()
@@ -17,14 +18,13 @@ fn config(text: &str) -> Config {
 
 /// Documents in force, each with its name and body.
 fn documents(bodies: &[(&str, &str)]) -> Vec<InForce> {
-    let document = |(name, body): &(&str, &str)| InForce {
-        name: (*name).into(),
-        revision: 7,
-        document: Arc::new(
-            Document::parse(body).unwrap_or_else(|problems| panic!("{body}\n{problems}")),
-        ),
-    };
+    let document = |(name, body): &(&str, &str)| InForce::single((*name).into(), 7, parsed(body));
     bodies.iter().map(document).collect()
+}
+
+fn parsed(body: &str) -> Arc<Document> {
+    let document = Document::parse(body);
+    Arc::new(document.unwrap_or_else(|problems| panic!("{body}\n{problems}")))
 }
 
 /// `orders`, which speaks HTTP, with `more` in its table; and what is there before it.

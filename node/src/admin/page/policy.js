@@ -7,7 +7,7 @@ import { ORDER, address, age, count, lines, said } from './words.js';
 const AGAIN_MS = 10_000;
 
 const rules = new Table($('policy-rules'), 'Rules for callers of this service', [
-  ['Effect', ({ rule }) => rule.effect === 'deny' ? said('✕ denies', 'bad') : said('✓ allows', 'good')],
+  ['Effect', ({ rule }) => rule.effect === 'deny' ? said('✕ denies', 'bad') : said('✓ allows' + only_with(rule), 'good')],
   ['Callers', ({ rule }) => callers(rule)],
   ['Methods', ({ rule }) => rule.methods.join(', ') || 'all'],
   ['Paths', ({ rule }) => lines(rule.paths) || 'all'],
@@ -26,6 +26,7 @@ const audit = new Table($('policy-audit'), 'Calls that enforcing the policy woul
 
 const WHY = {
   'no-grant': 'nothing allows it',
+  narrowed: 'one revision of the document allows it, and this one, which also counts, does not',
   denied: 'a denial forbids it',
   'not-evaluable': 'a denial may be about it',
   'ambiguous-path': 'its path has more than one meaning',
@@ -33,6 +34,9 @@ const WHY = {
 
 const callers = ({ from, more_from }) => from.includes('*') ? 'every service'
   : from.join(', ') + (more_from ? ` and ${more_from} more` : '') || 'nobody';
+
+const only_with = ({ only_with = [], more_only_with }) => only_with.length === 0 ? ''
+  : ` what is also allowed by ${only_with.join(', ')}${more_only_with ? ` and ${more_only_with} more` : ''}`;
 
 // A rule of a document leads to it.
 function declared(where) {

@@ -21,7 +21,7 @@ pub struct Policy {
     /// Where the mode was set; nothing for the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode_declared: Option<String>,
-    /// Denials before grants. Any denial that is about a call denies it, then any grant allows it.
+    /// Denials before grants. Any denial that is about a call denies it, then any grant allows it unless `only_with` says more.
     pub rules: Vec<PolicyRule>,
     /// Rules that are not shown, as there are too many.
     #[serde(default)]
@@ -46,6 +46,12 @@ pub struct PolicyRule {
     pub paths: Vec<String>,
     /// `file:line` or `policy/NAME@REVISION#LINE`.
     pub declared: String,
+    /// Other revisions of the same document, each of which has to allow the call too: `policy/NAME@REVISION`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only_with: Vec<String>,
+    /// Such revisions that are not shown, as there are too many.
+    #[serde(default)]
+    pub more_only_with: usize,
 }
 
 /// Calls that enforcing the policy would have denied.
@@ -54,7 +60,7 @@ pub struct LetThrough {
     pub caller: String,
     /// The word that `starling explain` has for it.
     pub why: String,
-    /// The denial, if one is about them.
+    /// The denial that is about them, or the revision that withholds a grant of another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
     /// Since that agent started.

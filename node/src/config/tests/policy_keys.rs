@@ -163,3 +163,60 @@ proptest! {
         crate::policy::fuzz(format!("[[deny]]\nservices = ['*']\nfrom = ['*']\npaths = ['/a/{{x}}']\n\0/{word}").as_bytes());
     }
 }
+
+fn services_of(body: &str) -> String {
+    match policy::Document::parse(body).unwrap().services_named() {
+        policy::ServiceSet::All => "*".into(),
+        policy::ServiceSet::Only(names) => {
+            let names: Vec<_> = names.iter().map(|name| name.as_str()).collect();
+            names.join(" ")
+        }
+    }
+}
+
+#[test]
+fn a_document_is_about_the_services_of_its_grants_denials_and_modes() {
+    assert_eq!(services_of(""), "");
+    // Callers are not what it is about.
+    let rules = "[[grant]]\nservices = [\"orders\"]\nfrom = [\"web\"]\n[[deny]]\nservices = [\"pay\"]\nfrom = [\"*\"]\n";
+    assert_eq!(services_of(rules), "orders pay");
+    let mode = "[[mode]]\nservices = [\"db\", \"group:shop\"]\nmode = \"enforce\"\n";
+    let groups = "[groups]\nshop = [\"cart\", \"pay\"]\nidle = [\"job\"]\n";
+    assert_eq!(
+        services_of(&format!("{groups}{mode}{rules}")),
+        "cart db orders pay"
+    );
+    let any = "[[deny]]\nservices = [\"db\", \"*\"]\nfrom = [\"web\"]\n";
+    assert_eq!(services_of(&format!("{rules}{any}")), "*");
+    assert_eq!(services_of(&format!("mode = \"audit\"\n{rules}")), "*");
+    assert_eq!(
+        services_of(&format!("{rules}[[mode]]\nmode = \"audit\"")),
+        "*"
+    );
+}
+
+#[test]
+fn services_of_two_texts_add_up() {
+    let set = |names: &[&str]| {
+        let names = names
+            .iter()
+            .map(|name| starling_gossip::ServiceName::parse(name).unwrap());
+        policy::ServiceSet::Only(names.collect())
+    };
+    assert_eq!(
+        set(&["a", "b"]).union(set(&["b", "c"])),
+        set(&["a", "b", "c"])
+    );
+    assert_eq!(
+        set(&["a"]).union(policy::ServiceSet::default()),
+        set(&["a"])
+    );
+    assert_eq!(
+        set(&["a"]).union(policy::ServiceSet::All),
+        policy::ServiceSet::All
+    );
+    assert_eq!(
+        policy::ServiceSet::All.union(set(&["a"])),
+        policy::ServiceSet::All
+    );
+}

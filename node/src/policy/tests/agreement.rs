@@ -2,21 +2,24 @@
 
 use proptest::prelude::*;
 
+use super::texts::texts;
 use super::*;
 use crate::config::Protocol;
 use crate::inbound;
 use crate::reason::Reason;
 
-fn of<T: Clone + std::fmt::Debug + 'static>(all: &[T]) -> impl Strategy<Value = T> + use<T> {
+pub(super) fn of<T: Clone + std::fmt::Debug + 'static>(
+    all: &[T],
+) -> impl Strategy<Value = T> + use<T> {
     prop::sample::select(all.to_vec())
 }
 
-fn list(words: &'static [&'static str], least: usize) -> impl Strategy<Value = String> {
+pub(super) fn list(words: &'static [&'static str], least: usize) -> impl Strategy<Value = String> {
     let words = prop::collection::vec(of(words), least..4);
     words.prop_map(|words| format!("{words:?}"))
 }
 
-const CALLERS: &[&str] = &["web", "pay", "job", "group:batch", "*"];
+pub(super) const CALLERS: &[&str] = &["web", "pay", "job", "group:batch", "*"];
 const METHODS: &[&str] = &["GET", "POST", "DELETE"];
 const PATTERNS: &[&str] = &["/a", "/a/**", "/a/{id}", "/", "/b/{x}/c", "/%61:b", "/**"];
 
@@ -37,7 +40,7 @@ fn rule(for_requests: bool) -> impl Strategy<Value = String> {
     )
 }
 
-fn rules(for_requests: bool, begin: &'static str) -> impl Strategy<Value = String> {
+pub(super) fn rules(for_requests: bool, begin: &'static str) -> impl Strategy<Value = String> {
     let one = (of(&["grant", "deny"]), rule(for_requests));
     let all = prop::collection::vec(one, 0..4);
     all.prop_map(move |rules| {
@@ -71,7 +74,7 @@ fn policies() -> impl Strategy<Value = (String, String)> {
     })
 }
 
-fn questions() -> impl Strategy<Value = Question> {
+pub(super) fn questions() -> impl Strategy<Value = Question> {
     let callers = &[
         "web",
         "pay",
@@ -102,7 +105,7 @@ fn questions() -> impl Strategy<Value = Question> {
 }
 
 /// What enforcement does with the call that `question` is about: the refusal, or the path that the app gets, and the rule.
-fn enforced(
+pub(super) fn enforced(
     policy: &Arc<Policy>,
     question: &Question,
 ) -> (Option<Reason>, Option<String>, Option<String>) {
@@ -141,9 +144,12 @@ proptest! {
 
     /// By the way that a question takes between agents, and the way that a call takes.
     #[test]
-    fn explain_says_what_enforcement_does((file, document) in policies(), questions in prop::collection::vec(questions(), 8)) {
+    fn explain_says_what_enforcement_does((file, document) in policies(), newer in prop::option::of(policies()), questions in prop::collection::vec(questions(), 8)) {
         let policy = Policy::new(mesh(), &config(&file));
-        policy.take_documents(documents(&[("base", &document)]));
+        // With a second text above it, or alone.
+        let newer = newer.map(|(_, newer)| newer);
+        let bodies: Vec<_> = newer.into_iter().chain([document]).collect();
+        policy.take_documents(vec![texts("base", &bodies)]);
         for question in questions {
             let (asked, _) = Question::from_query(&question.to_query(None)).unwrap();
             prop_assert_eq!(&asked, &question);
