@@ -344,19 +344,18 @@ pub(crate) fn select(rows: &Rows, operators: &Operators) -> Selection {
     let mut history: BTreeMap<(Room, [u8; 32]), Vec<&Row>> = BTreeMap::new();
     for (key, mut rows) in names {
         rows.sort_by(|a, b| (b.revision, a.hash).cmp(&(a.revision, b.hash)));
-        let (mut numbers, mut rivals, mut before) = (0, 0, None);
+        // What is not offered is counted by itself: others must not have less history for it.
+        let (mut offered, mut withheld) = (History::default(), History::default());
         let mut newest_of: BTreeMap<[u8; 32], bool> = BTreeMap::new();
         let is_deleted = rows
             .iter()
             .find(|row| standing(operators, key, row) == Standing::Counts)
             .is_some_and(|row| row.deleted);
         for row in rows {
-            if before == Some(row.revision) {
-                rivals += 1;
-            } else {
-                (numbers, rivals) = (numbers + 1, 1);
-            }
-            before = Some(row.revision);
+            let has_place = match standing(operators, key, row) {
+                Standing::Counts | Standing::Kept => offered.has_place(row.revision),
+                Standing::Unlisted | Standing::Dropped => withheld.has_place(row.revision),
+            };
             let room = Room::of(row, key);
             let is_newest = !newest_of.contains_key(&row.signer);
             let signer_deleted = *newest_of.entry(row.signer).or_insert(row.deleted);
@@ -367,12 +366,7 @@ pub(crate) fn select(rows: &Rows, operators: &Operators) -> Selection {
                 if operators.is_revoked(&row.signer, row.rank) {
                     fills.revoke(row.signer);
                 }
-            } else if numbers <= HISTORY_MAX
-                && rivals <= RIVALS_MAX
-                && !is_deleted
-                && !signer_deleted
-                && !row.deleted
-            {
+            } else if has_place && !is_deleted && !signer_deleted && !row.deleted {
                 history.entry((room, row.signer)).or_default().push(row);
             }
         }
@@ -394,6 +388,26 @@ pub(crate) fn select(rows: &Rows, operators: &Operators) -> Selection {
         }
     }
     Selection { kept, fills }
+}
+
+/// How many numbers, and revisions under the last of them, went by.
+#[derive(Default)]
+struct History {
+    numbers: usize,
+    rivals: usize,
+    last: Option<u64>,
+}
+
+impl History {
+    /// Counts a revision of this number; says whether there is a place for it among the older ones.
+    fn has_place(&mut self, revision: u64) -> bool {
+        if self.last.replace(revision) == Some(revision) {
+            self.rivals += 1;
+        } else {
+            (self.numbers, self.rivals) = (self.numbers + 1, 1);
+        }
+        self.numbers <= HISTORY_MAX && self.rivals <= RIVALS_MAX
+    }
 }
 
 /// What tells one set of revisions from another: SHA-256 over their hashes in ascending order.
