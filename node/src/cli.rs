@@ -38,6 +38,7 @@ mod leave;
 mod login;
 mod nodes;
 mod operator;
+mod operator_key;
 mod out;
 mod revoke;
 mod rollback;

@@ -95,6 +95,11 @@ impl Revision {
         &self.packet.bytes
     }
 
+    /// What it says, if it is of a kind that this crate reads itself and no deletion.
+    pub fn statement(&self) -> Option<&Statement> {
+        self.statement.as_ref()
+    }
+
     /// How many revisions were signed together with it, itself included.
     pub fn rows(&self) -> usize {
         self.packet.rows

@@ -84,6 +84,15 @@ pub(crate) enum Right {
     Root,
 }
 
+/// The kind that a grant has to name so that its operator may sign documents of `kind`; none if any grant does.
+pub fn needed_kind(kind: &DocumentKind) -> Option<String> {
+    match right(kind) {
+        Right::Own | Right::Root => Some(kind.to_string()),
+        Right::Kind(kind) => Some(kind.to_owned()),
+        Right::Any => None,
+    }
+}
+
 /// Whether a document of this kind says whose word counts.
 pub fn is_system(kind: &DocumentKind) -> bool {
     right(kind) != Right::Own

@@ -297,6 +297,7 @@ fn answer(path: &str, asker: &Asker, source: &dyn Source) -> Answer {
         ("/v1/services", Asker::Local) => json(&source.services()),
         ("/v1/routes", Asker::Local) => json(&source.routes()),
         ("/v1/documents", Asker::Local) => json(&source.documents()),
+        ("/v1/operators", Asker::Local) => json(&source.operators()),
         (path, asker) => match (path.strip_prefix(DOCUMENT).map(str::parse), asker) {
             (Some(Ok(key)), _) => json(&source.document(&key)),
             (None, Asker::Tcp { .. } | Asker::Remote(_)) => {

@@ -15,8 +15,10 @@ use crate::tap::{Ask, Tap};
 use crate::telemetry::Format;
 use crate::telemetry::edges::Window;
 
+mod operators;
 mod policy;
 
+pub use operators::{Fill, Held, ListEntry, Operator};
 pub use policy::{LetThrough, NodePolicy, Policy, PolicyRule};
 
 /// Where the admin server gets its answers. Each is made from snapshots and never waits, but for those that are futures.
@@ -47,6 +49,8 @@ pub trait Source: Send + Sync + 'static {
     fn documents(&self) -> Vec<Document>;
     /// One document with its history; with nothing in it if nobody ever made it.
     fn document(&self, key: &DocumentKey) -> History;
+    /// Who signed what is held here, and whose word counts.
+    fn operators(&self) -> Vec<Operator>;
     /// Takes a signed document. When it returns the document is on disk and on its way to others.
     fn submit(&self, document: Bytes) -> BoxFuture<'_, Result<Receipt, Refused>>;
     /// Begins to leave the mesh and to end.
@@ -216,9 +220,18 @@ pub struct Revision {
     pub deleted: bool,
     /// Whether another one of the same number won against it.
     pub lost: bool,
-    /// SHA-256 of what the operator signed.
+    /// What names the revision.
     pub hash: String,
+    /// The hash of the revision that it replaced, by its operator's word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
+    /// What becomes of it for the sake of who signed it: `counts`, `kept`, `unlisted` or `dropped`.
+    #[serde(default)]
+    pub standing: String,
     pub body: String,
+    /// The packet that it came in, with its signature, in base64.
+    #[serde(default)]
+    pub signed: String,
 }
 
 /// A document was taken.

@@ -1,6 +1,7 @@
 //! What the agent tells of itself through the admin doors.
 
 mod documents;
+mod operators;
 mod routes;
 
 use std::net::SocketAddr;
@@ -276,6 +277,10 @@ impl Source for View {
 
     fn document(&self, key: &DocumentKey) -> view::History {
         self.history(key)
+    }
+
+    fn operators(&self) -> Vec<view::Operator> {
+        self.list_operators()
     }
 
     fn submit(&self, document: Bytes) -> BoxFuture<'_, Result<view::Receipt, view::Refused>> {

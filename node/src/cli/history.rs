@@ -95,6 +95,9 @@ mod tests {
             deleted,
             lost,
             hash: format!("{revision}123456789abcdef"),
+            replaces: None,
+            standing: "counts".into(),
+            signed: String::new(),
             body: "a\nb".into(),
         };
         let history = view::History {

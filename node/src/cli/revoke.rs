@@ -10,6 +10,7 @@ use starling_transport::{KeyHash, KeyHashError};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::operator_key::{self, Choices};
 use super::sign::{Change, Sign};
 use crate::admin::view;
 use crate::ca::LIFETIMES;
@@ -26,6 +27,8 @@ pub(super) struct Revoke {
     /// Why, for the people who read the document
     #[arg(long)]
     reason: String,
+    #[command(flatten)]
+    choices: Choices,
     #[command(flatten)]
     sign: Sign,
 }
@@ -45,10 +48,24 @@ pub(super) struct Decommission {
 
 impl Revoke {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        if let Target::Key(key) = &self.target {
-            self.sign.is_not_own(key)?;
+        let Target::Key(key) = &self.target else {
+            anyhow::ensure!(
+                self.choices.is_empty(),
+                "--keep, --drop and --adopt are for the key of an operator"
+            );
+            return revoke(&self.target, &self.reason, &self.sign);
+        };
+        let operators: Vec<view::Operator> = self.sign.ask("/v1/operators")?;
+        match operators
+            .iter()
+            .find(|operator| operator.key == key.to_string())
+        {
+            Some(target) => {
+                let (choices, reason) = (&self.choices, &self.reason);
+                operator_key::revoke(key, target, &operators, choices, reason, &self.sign)
+            }
+            None => revoke(&self.target, &self.reason, &self.sign),
         }
-        revoke(&self.target, &self.reason, &self.sign)
     }
 }
 

@@ -7,16 +7,15 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use clap::Args;
 use starling_gossip::DocumentKey;
-use starling_gossip::documents::system::from_hex;
+use starling_gossip::documents::system::{self, from_hex};
 use starling_gossip::documents::{Draft, DraftRow};
-use starling_transport::KeyHash;
 
 use super::{block_on, client, diff, out};
 use crate::admin::view;
 use crate::config::SOCKET;
 use crate::documents::file;
 use crate::mesh::unix_s;
-use crate::operator::{self, Operator};
+use crate::operator::Operator;
 
 /// Who signs, and which agent takes it.
 #[derive(Debug, Args)]
@@ -65,17 +64,6 @@ impl Sign {
     /// Asks the agent for `path`.
     pub(super) fn ask<T: serde::de::DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         Ok(block_on(client::ask_for(&self.socket, path))??)
-    }
-
-    /// Refuses to have an operator revoke itself: the revocation would go with the key.
-    pub(super) fn is_not_own(&self, key: &KeyHash) -> anyhow::Result<()> {
-        let grant = self.operator()?;
-        let own = operator::key_hash(&grant.grant().public_key);
-        anyhow::ensure!(
-            own != *key,
-            "this is the operator's own key; another operator has to revoke it"
-        );
-        Ok(())
     }
 
     /// Shows the changes, and makes them unless told otherwise.
@@ -132,7 +120,8 @@ impl Sign {
         }))
     }
 
-    fn operator(&self) -> anyhow::Result<Operator> {
+    /// Who signs.
+    pub(super) fn operator(&self) -> anyhow::Result<Operator> {
         operator(self.key.clone())
     }
 
@@ -220,11 +209,15 @@ pub(super) struct NoKey;
 /// The operator may not do this; the mesh would refuse it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct NotAllowed(String);
+pub(super) struct NotAllowed(String, &'static str);
 
 impl NotAllowed {
     pub(super) fn new(why: String) -> Self {
-        Self(why)
+        Self::with_hint(why, NEW_OPERATOR)
+    }
+
+    pub(super) fn with_hint(why: String, hint: &'static str) -> Self {
+        Self(why, hint)
     }
 }
 
@@ -236,9 +229,12 @@ impl NoKey {
 
 impl NotAllowed {
     pub(super) fn hint(&self) -> String {
-        "`starling operator new` makes a key that may, where the root's key is".to_owned()
+        self.1.to_owned()
     }
 }
+
+/// What puts most of it right.
+const NEW_OPERATOR: &str = "`starling operator new` makes a key that may, where the root's key is";
 
 /// A date that allows a revision's number, now if it does. Numbers run at most five minutes ahead of clocks, so one that does cannot
 /// keep anybody waiting longer than it takes to get there.
@@ -254,16 +250,17 @@ fn date_for(revision: u64) -> u64 {
 fn may_sign(operator: &Operator, key: &DocumentKey) -> Result<(), NotAllowed> {
     let grant = operator.grant();
     let name = &grant.operator;
-    if !grant.kinds.contains(&key.kind) {
+    let needed = system::needed_kind(&key.kind);
+    if !needed.is_none_or(|needed| grant.kinds.contains(needed.as_str())) {
         let kinds: Vec<_> = grant.kinds.iter().map(ToString::to_string).collect();
-        return Err(NotAllowed(format!(
+        return Err(NotAllowed::new(format!(
             "{name} may not sign documents of kind {}, only {}",
             key.kind,
             kinds.join(", ")
         )));
     }
     if unix_s(SystemTime::now()) > grant.not_after {
-        return Err(NotAllowed(format!("the grant of {name} has ended")));
+        return Err(NotAllowed::new(format!("the grant of {name} has ended")));
     }
     Ok(())
 }

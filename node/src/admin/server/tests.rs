@@ -124,6 +124,10 @@ impl Source for Young {
         Vec::new()
     }
 
+    fn operators(&self) -> Vec<crate::admin::view::Operator> {
+        Vec::new()
+    }
+
     fn document(&self, key: &DocumentKey) -> History {
         History {
             document: Document {

@@ -3,11 +3,15 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use starling_gossip::documents;
 use starling_gossip::documents::SubmitError;
-use starling_gossip::documents::system::is_system;
+use starling_gossip::documents::system::{hex, is_system};
 use starling_gossip::{DocumentKey, Liveness, Revision, State};
 
 use super::View;
+use super::operators::standing_word;
 use crate::admin::view;
 use crate::documents::Standing;
 
@@ -65,10 +69,11 @@ impl View {
         document.revision = documents.newest_revision(key);
         view::History {
             document,
-            revisions: revisions
+            revisions: held
                 .iter()
+                .flat_map(|document| document.standings())
                 .enumerate()
-                .map(|(at, held)| revision(held, lost(at)))
+                .map(|(at, (held, standing))| revision(held, standing, lost(at)))
                 .collect(),
         }
     }
@@ -130,7 +135,7 @@ impl View {
     }
 }
 
-fn revision(held: &Arc<Revision>, lost: bool) -> view::Revision {
+fn revision(held: &Arc<Revision>, standing: documents::Standing, lost: bool) -> view::Revision {
     view::Revision {
         revision: held.revision,
         operator: held.operator().to_string(),
@@ -138,8 +143,11 @@ fn revision(held: &Arc<Revision>, lost: bool) -> view::Revision {
         age_s: age_s(held.issued),
         deleted: held.deleted,
         lost,
-        hash: held.hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+        hash: hex(&held.hash),
+        replaces: held.replaces.as_ref().map(hex),
+        standing: standing_word(standing).to_owned(),
         body: held.body.to_string(),
+        signed: STANDARD.encode(held.packet()),
     }
 }
 
@@ -178,7 +186,7 @@ fn hint(refusal: starling_gossip::metrics::Refusal) -> Option<&'static str> {
 }
 
 /// Since a time in seconds since 1970; 0 if that is still to come.
-fn age_s(issued: u64) -> u64 {
+pub(super) fn age_s(issued: u64) -> u64 {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
