@@ -25,6 +25,8 @@ pub struct Invite {
     pub services: Vec<String>,
     /// Seconds since 1970.
     pub not_after: u64,
+    /// When it was made, in seconds since 1970.
+    pub made_at: u64,
     /// Public half of the token's key.
     pub public_key: [u8; 32],
 }
@@ -69,12 +71,13 @@ pub enum InvitesError {
 }
 
 impl Invite {
-    /// What the issuer keeps of a token.
-    pub fn of(token: &Token) -> Self {
+    /// What the issuer keeps of a token that it makes at `made_at`.
+    pub fn of(token: &Token, made_at: u64) -> Self {
         Self {
             node: token.node.to_string(),
             services: token.services.iter().map(ToString::to_string).collect(),
             not_after: token.not_after,
+            made_at,
             public_key: token.public_key(),
         }
     }
@@ -179,6 +182,7 @@ mod tests {
             node: "n2".into(),
             services: vec!["orders".into()],
             not_after,
+            made_at: 10,
             public_key: [7; 32],
         }
     }

@@ -102,7 +102,7 @@ impl Invite {
             home,
             issuers: self.issuers()?,
         };
-        Invites(state).add(token.id, &Promise::of(&token), now)?;
+        Invites(state).add(token.id, &Promise::of(&token, now), now)?;
         out::complain(&format!(
             "Node {node}{} may join within {} at {}, once.\n\
              On that host: `starling join`, and paste the token. To take it back: `starling invite --revoke {}`.",
@@ -217,6 +217,7 @@ mod tests {
                 node: format!("n{id}"),
                 services: vec!["orders".into(), "web".into()],
                 not_after,
+                made_at: 400,
                 public_key: [0; 32],
             },
             end,

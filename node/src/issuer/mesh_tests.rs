@@ -78,7 +78,7 @@ impl Issuers {
             issuers: self.ports.iter().map(ToString::to_string).collect(),
         };
         Invites(&role.state)
-            .add(token.id, &Invite::of(&token), 0)
+            .add(token.id, &Invite::of(&token, unix_s(SystemTime::now())), 0)
             .unwrap();
         token
     }

@@ -50,7 +50,7 @@ impl Mesh {
             issuers: vec!["10.0.0.1:7402".into()],
         };
         Invites(&self.state)
-            .add(token.id, &Invite::of(&token), 0)
+            .add(token.id, &Invite::of(&token, 0), 0)
             .unwrap();
         let wish = Wish {
             invite: token.id.to_string(),
