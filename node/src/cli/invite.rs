@@ -226,6 +226,7 @@ mod tests {
             at: 900,
             from: "10.0.0.2:5".into(),
             wish: [0; 32],
+            joined: None,
         };
         let all = [
             listed(1, 500, None),
