@@ -21,11 +21,13 @@ use crate::mesh::unix_s;
 use crate::state::StateDir;
 use crate::token::InviteId;
 
+mod ended;
 mod pass;
 mod port;
 mod questions;
 mod signed;
 
+pub use ended::{BUSY, Ended, NOT_IN_FORCE, end_revoked, good_from};
 pub use port::serve;
 pub use questions::{Renewal, Renewed, redeem, renew, spent};
 pub use signed::Proof;
@@ -36,6 +38,8 @@ pub struct Role {
     state: StateDir,
     /// Invitations of other issuers that are known to be spent.
     spent_elsewhere: Mutex<BTreeSet<(NodeName, InviteId)>>,
+    /// Held while invitations of a revoked name are ended.
+    ending: Mutex<()>,
 }
 
 /// What the issuer has to know of the moment to judge a request.
@@ -59,6 +63,7 @@ impl Role {
             authority: Authority::load(state)?,
             state: state.clone(),
             spent_elsewhere: Mutex::default(),
+            ending: Mutex::default(),
         })
     }
 

@@ -15,8 +15,10 @@ use crate::tap::{Ask, Tap};
 use crate::telemetry::Format;
 use crate::telemetry::edges::Window;
 
+mod invitations;
 mod policy;
 
+pub use invitations::{EndedInvitation, EndedInvitations, GoodFrom, Invited, RevokedName};
 pub use policy::{LetThrough, NodePolicy, Policy, PolicyRule};
 
 /// Where the admin server gets its answers. Each is made from snapshots and never waits, but for those that are futures.
@@ -49,6 +51,10 @@ pub trait Source: Send + Sync + 'static {
     fn document(&self, key: &DocumentKey) -> History;
     /// Takes a signed document. When it returns the document is on disk and on its way to others.
     fn submit(&self, document: Bytes) -> BoxFuture<'_, Result<Receipt, Refused>>;
+    /// Ends the invitations of a revoked name at all issuers that can be reached. Waits for them.
+    fn end_invitations(&self, name: RevokedName) -> BoxFuture<'static, EndedInvitations>;
+    /// What is revoked of the names of a host that is to be invited.
+    fn good_from(&self, invited: &Invited) -> GoodFrom;
     /// Begins to leave the mesh and to end.
     fn leave(&self) -> Leaving;
     /// Whether this agent should get traffic; otherwise why not, in one line.

@@ -121,7 +121,7 @@ fn is_issuer(host: &Host, message: &[u8], proof: &Proof) -> Result<(), Refused> 
     })
 }
 
-fn role(host: &Host) -> Result<Arc<Role>, Refused> {
+pub(super) fn role(host: &Host) -> Result<Arc<Role>, Refused> {
     let role = host.issuer.load_full();
     role.ok_or_else(|| Refused::new(StatusCode::NOT_FOUND, "no_issuer", "this node is no issuer"))
 }
