@@ -207,7 +207,8 @@ fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("strings, numbers and bytes can be written")
 }
 
-const DIRECTORY: &str = "invites";
+/// Where they are in the state directory.
+pub const DIRECTORY: &str = "invites";
 
 /// How long the first answer is given again to the same request: three rounds of a joiner whose answer was lost, with an
 /// issuer that was started again in between.
