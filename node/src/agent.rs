@@ -7,6 +7,7 @@ mod announce;
 pub(crate) mod check;
 pub(crate) mod explain;
 mod follow;
+mod invitations;
 mod issuing;
 mod listeners;
 pub(crate) mod policies;

@@ -5,11 +5,13 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rcgen::{Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rcgen::{Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, SigningKey};
 use starling_gossip::{NodeName, ServiceName};
-use starling_transport::{Refusal, SpiffeId, Svid, TrustBundle, TrustDomain};
+use starling_transport::join::IssuerSignature;
+use starling_transport::{Refusal, Revocations, SpiffeId, Svid, TrustBundle, TrustDomain};
 
 use crate::state::{NODE_CHAIN, NODE_KEY, StateDir, TRUST, service_files};
 
@@ -228,6 +230,32 @@ impl Authority {
             .verify_der(&chain, now)
             .map_err(CaError::Refused)?;
         Ok(leaf.pem())
+    }
+
+    /// Signs `message` with the key of the intermediate. It must begin with the text of its purpose, so that it cannot be
+    /// taken for the contents of a certificate.
+    pub fn sign_message(&self, message: &[u8]) -> Result<IssuerSignature, CaError> {
+        Ok(IssuerSignature {
+            intermediate: self.intermediate_der.clone(),
+            signature: self.issuer.key().sign(message)?,
+        })
+    }
+
+    /// Whether a leaf with the certificate of its issuer behind it, both PEM, is trusted by nodes that know these revocations.
+    pub fn check(
+        &self,
+        leaf_pem: &str,
+        intermediate_pem: &str,
+        revocations: &Arc<Revocations>,
+    ) -> Result<(), Refusal> {
+        let mut chain = Vec::new();
+        for pem in [leaf_pem, intermediate_pem] {
+            let parsed = x509_parser::pem::parse_x509_pem(pem.as_bytes());
+            let (_, parsed) = parsed.map_err(|_detail| Refusal::BadEncoding)?;
+            chain.push(parsed.contents);
+        }
+        let trust = self.trust.without(revocations.clone());
+        trust.verify_der(&chain, SystemTime::now()).map(drop)
     }
 
     /// The certificate that belongs behind each leaf.

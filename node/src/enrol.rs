@@ -59,6 +59,22 @@ pub struct Joined {
     pub seeds: Vec<String>,
 }
 
+impl Reply {
+    /// How it ended.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Joined(_) => Outcome::Joined,
+            Self::Refused(turned) => turned.outcome,
+        }
+    }
+}
+
+impl From<Result<Joined, Turned>> for Reply {
+    fn from(decided: Result<Joined, Turned>) -> Self {
+        decided.map_or_else(Self::Refused, Self::Joined)
+    }
+}
+
 impl Asked {
     /// Signs `wish` for the connection with this binding.
     pub fn new(wish: &Wish, token: &Token, binding: &[u8; 32]) -> Self {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! invites/<id>        who may join: node, services, until when, and the public half of the token's key
-//! invites/<id>.end    how it ended: spent or revoked
+//! invites/<id>.end    how it ended: spent, with what was issued while that may be asked for again, or revoked
 //! ```
 //!
 //! That an invitation ends once is the file system's work: of all who make `<id>.end` exactly one succeeds, whichever
@@ -10,6 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::enrol::Joined;
 use crate::state::{StateDir, StateError};
 use crate::token::{InviteId, Token};
 
@@ -25,6 +26,8 @@ pub struct Invite {
     pub services: Vec<String>,
     /// Seconds since 1970.
     pub not_after: u64,
+    /// When it was made, in seconds since 1970.
+    pub made_at: u64,
     /// Public half of the token's key.
     pub public_key: [u8; 32],
 }
@@ -38,8 +41,10 @@ pub enum End {
         at: u64,
         /// From where.
         from: String,
-        /// Hash of what it asked for: the same host may hear the same answer again.
+        /// Hash of what it asked for: for [`REPEAT_S`] the same host gets the same answer again.
         wish: [u8; 32],
+        /// That answer. Dropped when it may not be given any more.
+        joined: Option<Joined>,
     },
     /// An operator took it back.
     Revoked { at: u64 },
@@ -69,19 +74,20 @@ pub enum InvitesError {
 }
 
 impl Invite {
-    /// What the issuer keeps of a token.
-    pub fn of(token: &Token) -> Self {
+    /// What the issuer keeps of a token that it makes at `made_at`.
+    pub fn of(token: &Token, made_at: u64) -> Self {
         Self {
             node: token.node.to_string(),
             services: token.services.iter().map(ToString::to_string).collect(),
             not_after: token.not_after,
+            made_at,
             public_key: token.public_key(),
         }
     }
 }
 
 impl Invites<'_> {
-    /// Keeps an invitation, and forgets those that ended long before `now`.
+    /// Keeps an invitation, forgets those that ended long before `now`, and answers that may not be given any more.
     pub fn add(&self, id: InviteId, invite: &Invite, now: u64) -> Result<(), InvitesError> {
         self.0.make_directory(DIRECTORY)?;
         let mut all = self.all()?;
@@ -90,6 +96,11 @@ impl Invites<'_> {
         });
         if all.len() >= INVITES_MAX {
             return Err(InvitesError::TooMany);
+        }
+        for Listed { id, end, .. } in all {
+            if matches!(&end, Some(End::Spent { at, .. }) if !may_repeat(*at, now)) {
+                self.drop_answer(id, end)?;
+            }
         }
         self.0.write(&name(id), &json(invite))?;
         Ok(())
@@ -108,6 +119,40 @@ impl Invites<'_> {
     /// Ends an invitation. Returns whether this ended it; otherwise something else had. Durable when it returns.
     pub fn finish(&self, id: InviteId, end: &End) -> Result<bool, InvitesError> {
         Ok(self.0.create_new(&end_name(id), &json(end))?)
+    }
+
+    /// Takes back an invitation that is open, and drops the answer of one that is spent, so that neither is of use to
+    /// anyone from now on. Durable when it returns.
+    pub fn end_for_good(&self, listed: &Listed, now: u64) -> Result<(), InvitesError> {
+        let mut end = listed.end.clone();
+        if end.is_none() {
+            if self.finish(listed.id, &End::Revoked { at: now })? {
+                return Ok(());
+            }
+            // A host was faster.
+            end = self.end(listed.id)?;
+        }
+        self.drop_answer(listed.id, end)
+    }
+
+    fn drop_answer(&self, id: InviteId, end: Option<End>) -> Result<(), InvitesError> {
+        if let Some(End::Spent {
+            at,
+            from,
+            wish,
+            joined: Some(_),
+        }) = end
+        {
+            let joined = None;
+            let end = End::Spent {
+                at,
+                from,
+                wish,
+                joined,
+            };
+            self.0.write(&end_name(id), &json(&end))?;
+        }
+        Ok(())
     }
 
     /// All of them, the first to expire first.
@@ -144,6 +189,12 @@ impl Invites<'_> {
     }
 }
 
+/// Whether what was answered at `first` may be answered again at `now`, both in seconds since 1970. A clock that was set
+/// back may open this a second time, which gives nothing away: the answer is the same one, for the same keys.
+pub fn may_repeat(first: u64, now: u64) -> bool {
+    now.abs_diff(first) <= REPEAT_S
+}
+
 fn name(id: InviteId) -> String {
     format!("{DIRECTORY}/{id}")
 }
@@ -156,12 +207,17 @@ fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("strings, numbers and bytes can be written")
 }
 
-const DIRECTORY: &str = "invites";
+/// Where they are in the state directory.
+pub const DIRECTORY: &str = "invites";
+
+/// How long the first answer is given again to the same request: three rounds of a joiner whose answer was lost, with an
+/// issuer that was started again in between.
+pub const REPEAT_S: u64 = 60;
 
 /// How long an invitation is listed after it expired: to see who joined with it.
 const KEPT_S: u64 = 30 * 24 * 60 * 60;
 
-/// A rack a day for a month; each is a file of 200 bytes.
+/// A rack a day for a month; each is a file of 200 bytes, and 2 KiB for each certificate while that may be answered again.
 const INVITES_MAX: usize = 10_000;
 
 #[cfg(test)]
@@ -179,6 +235,7 @@ mod tests {
             node: "n2".into(),
             services: vec!["orders".into()],
             not_after,
+            made_at: 10,
             public_key: [7; 32],
         }
     }
@@ -188,6 +245,11 @@ mod tests {
             at: 5,
             from: "10.0.0.2:5".into(),
             wish: [wish; 32],
+            joined: Some(Joined {
+                leaves: vec!["leaf".into()],
+                issuer: "intermediate".into(),
+                seeds: Vec::new(),
+            }),
         }
     }
 
@@ -248,6 +310,47 @@ mod tests {
             .collect();
         assert_eq!(ids, [2, 3]);
         assert_eq!(state.list(DIRECTORY).len(), 2);
+    }
+
+    #[test]
+    fn an_answer_that_may_not_be_given_again_is_dropped() {
+        let (_dir, state) = state();
+        let invites = Invites(&state);
+        let ids = [1, 2].map(|id| InviteId([id; 16]));
+        for id in ids {
+            invites.add(id, &invite(1000), 4).unwrap();
+        }
+        assert!(invites.finish(ids[0], &spent(1)).unwrap());
+        let keeps_answer = |id| {
+            let end = invites.end(id).unwrap();
+            matches!(
+                end,
+                Some(End::Spent {
+                    joined: Some(_),
+                    ..
+                })
+            )
+        };
+        let add = |now| {
+            invites
+                .add(InviteId([now as u8; 16]), &invite(1000), now)
+                .unwrap()
+        };
+        add(5 + REPEAT_S);
+        assert!(keeps_answer(ids[0]));
+        add(6 + REPEAT_S);
+        assert!(!keeps_answer(ids[0]));
+
+        // One that is listed as open and spent before it is ended.
+        let all = invites.all().unwrap();
+        let open = all.iter().find(|listed| listed.id == ids[1]).unwrap();
+        assert!(invites.finish(ids[1], &spent(2)).unwrap());
+        invites.end_for_good(open, 7).unwrap();
+        assert!(!keeps_answer(ids[1]));
+        assert!(matches!(
+            invites.end(ids[1]).unwrap(),
+            Some(End::Spent { .. })
+        ));
     }
 
     #[test]

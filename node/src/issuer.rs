@@ -11,21 +11,26 @@ use std::time::{Duration, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use starling_gossip::NodeName;
-use starling_transport::{Revocations, SpiffeId};
+use starling_transport::join::SignedAnswer;
+use starling_transport::{IdentityError, Refusal, Revocations, SpiffeId, TrustDomain};
 
 use crate::ca::{Authority, CaError, Terms};
-use crate::enrol::{Asked, Joined, Outcome, Turned, Wish};
-use crate::invites::{End, Invites, InvitesError};
+use crate::enrol::{Asked, Joined, Outcome, Reply, Turned, Wish};
+use crate::invites::{self, End, Invite, Invites, InvitesError};
 use crate::mesh::unix_s;
 use crate::state::StateDir;
 use crate::token::InviteId;
 
+mod ended;
 mod pass;
 mod port;
 mod questions;
+mod signed;
 
+pub use ended::{BUSY, Ended, NOT_IN_FORCE, end_revoked, good_from};
 pub use port::serve;
 pub use questions::{Renewal, Renewed, redeem, renew, spent};
+pub use signed::Proof;
 
 /// A node in its part as an issuer. Replaced whole when the files of its CA change.
 pub struct Role {
@@ -33,6 +38,8 @@ pub struct Role {
     state: StateDir,
     /// Invitations of other issuers that are known to be spent.
     spent_elsewhere: Mutex<BTreeSet<(NodeName, InviteId)>>,
+    /// Held while invitations of a revoked name are ended.
+    ending: Mutex<()>,
 }
 
 /// What the issuer has to know of the moment to judge a request.
@@ -45,7 +52,7 @@ pub struct Moment {
     pub is_alive: bool,
     /// Mesh ports for the new host to begin with.
     pub seeds: Vec<String>,
-    /// What is issued must not count as revoked.
+    /// What was invited before one of its names was revoked is refused, and what is issued must not count as revoked.
     pub revocations: Arc<Revocations>,
 }
 
@@ -56,6 +63,7 @@ impl Role {
             authority: Authority::load(state)?,
             state: state.clone(),
             spent_elsewhere: Mutex::default(),
+            ending: Mutex::default(),
         })
     }
 
@@ -96,10 +104,10 @@ impl Role {
                 "the invitation is for other services",
             ));
         }
-        let is_again = match invites.end(id)? {
-            None => false,
-            end => check_end(end, asked)?,
-        };
+        self.check_revoked(&invite, &moment.revocations)?;
+        if let Some(end) = invites.end(id)? {
+            return self.repeat(end, asked, moment);
+        }
         let at = unix_s(moment.now);
         if at > invite.not_after {
             let ago = humantime::format_duration(Duration::from_secs(at - invite.not_after));
@@ -108,21 +116,101 @@ impl Role {
                 format!("the token expired {ago} ago"),
             ));
         }
-        if moment.is_alive && !is_again {
+        if moment.is_alive {
             let why = format!("a node `{}` is alive in the mesh", wish.node);
             return Err(turned(Outcome::NodeAlive, why));
         }
         // Signed first: an invitation is not spent on an issuer that cannot issue.
         let joined = self.sign(&wish, moment)?;
+        self.check(&joined, &moment.revocations)?;
         let end = End::Spent {
             at,
             from: from.to_owned(),
             wish: asked.hash(),
+            joined: Some(joined.clone()),
         };
-        if !is_again && !invites.finish(id, &end)? {
-            check_end(invites.end(id)?, asked)?;
+        if invites.finish(id, &end)? {
+            return Ok(joined);
         }
-        Ok(joined)
+        let end = invites.end(id)?.ok_or_else(|| {
+            turned(
+                Outcome::Internal,
+                "the end of the invitation cannot be read",
+            )
+        })?;
+        self.repeat(end, asked, moment)
+    }
+
+    /// Signs what this issuer answers to `request` on the connection with this binding.
+    fn answer(
+        &self,
+        binding: &[u8; 32],
+        request: &[u8],
+        reply: &Reply,
+    ) -> Result<SignedAnswer, CaError> {
+        let answer = serde_json::to_vec(reply).expect("strings can be written");
+        let message = SignedAnswer::message(binding, request, &answer);
+        Ok(SignedAnswer {
+            signature: self.authority.sign_message(&message)?,
+            answer,
+        })
+    }
+
+    /// An invitation is older than a revocation of its names also if both are of one second.
+    fn check_revoked(&self, invite: &Invite, revocations: &Revocations) -> Result<(), Turned> {
+        let names = identities(
+            self.authority.trust_domain(),
+            &invite.node,
+            &invite.services,
+        );
+        for id in names {
+            let id = id.map_err(|error| turned(Outcome::Malformed, error.to_string()))?;
+            let revoked = revocations.good_from(&id, Some(&invite.node));
+            if revoked.is_some_and(|before| invite.made_at <= unix_s(before)) {
+                let why = format!("{id} was revoked after the invitation was made");
+                return Err(turned(Outcome::Revoked, why));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nodes that know these revocations trust what was issued.
+    fn check(&self, joined: &Joined, revocations: &Arc<Revocations>) -> Result<(), Turned> {
+        for leaf in &joined.leaves {
+            let checked = self.authority.check(leaf, &joined.issuer, revocations);
+            checked.map_err(|refusal| match refusal {
+                Refusal::Revoked => turned(Outcome::Revoked, "what was issued is revoked"),
+                refusal => {
+                    tracing::error!(%refusal, "what was issued would be refused");
+                    turned(Outcome::Internal, "what was issued would be refused")
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Gives the first answer again, for a while, to the request that was answered: that answer may have been lost. The
+    /// certificates are the same, so a spent token never makes another one.
+    fn repeat(&self, end: End, asked: &Asked, moment: &Moment) -> Result<Joined, Turned> {
+        match end {
+            End::Revoked { .. } => Err(turned(
+                Outcome::Revoked,
+                "an operator took the invitation back",
+            )),
+            End::Spent {
+                at,
+                wish,
+                joined: Some(joined),
+                ..
+            } if wish == asked.hash() && invites::may_repeat(at, unix_s(moment.now)) => {
+                self.check(&joined, &moment.revocations)?;
+                Ok(joined)
+            }
+            End::Spent { .. } => Err(turned(
+                Outcome::Spent,
+                "a host joined with this token before",
+            )),
+        }
     }
 
     fn sign(&self, wish: &Wish, moment: &Moment) -> Result<Joined, Turned> {
@@ -132,14 +220,9 @@ impl Role {
                 "as many requests as identities are needed",
             ));
         }
-        let trust_domain = self.authority.trust_domain();
-        let node = SpiffeId::node(trust_domain, &wish.node);
-        let services = wish
-            .services
-            .iter()
-            .map(|name| SpiffeId::service(trust_domain, name));
+        let names = identities(self.authority.trust_domain(), &wish.node, &wish.services);
         let mut leaves = Vec::new();
-        for (id, request) in std::iter::once(node).chain(services).zip(&wish.requests) {
+        for (id, request) in names.zip(&wish.requests) {
             let id = id.map_err(|error| turned(Outcome::Malformed, error.to_string()))?;
             let request = STANDARD.decode(request);
             let request =
@@ -202,24 +285,15 @@ impl Wish {
     }
 }
 
-/// Whether the invitation ended with this very wish: then its answer was lost, and may be given again. The keys are
-/// those of the same host, so nobody else gains by it.
-fn check_end(end: Option<End>, asked: &Asked) -> Result<bool, Turned> {
-    match end {
-        Some(End::Spent { wish, .. }) if wish == asked.hash() => Ok(true),
-        Some(End::Spent { .. }) => Err(turned(
-            Outcome::Spent,
-            "a host joined with this token before",
-        )),
-        Some(End::Revoked { .. }) => Err(turned(
-            Outcome::Revoked,
-            "an operator took the invitation back",
-        )),
-        None => Err(turned(
-            Outcome::Internal,
-            "the end of the invitation cannot be read",
-        )),
-    }
+/// The node, then its services, as requests and certificates are ordered.
+fn identities<'n>(
+    trust_domain: &'n TrustDomain,
+    node: &'n str,
+    services: &'n [String],
+) -> impl Iterator<Item = Result<SpiffeId, IdentityError>> {
+    let services = services.iter();
+    let services = services.map(|name| SpiffeId::service(trust_domain, name));
+    std::iter::once(SpiffeId::node(trust_domain, node)).chain(services)
 }
 
 fn turned(outcome: Outcome, why: impl Into<String>) -> Turned {

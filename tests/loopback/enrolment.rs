@@ -144,6 +144,52 @@ fn every_token_that_is_no_good_is_refused_for_its_own_counted_reason() {
     );
 }
 
+#[test]
+fn invitations_outlived_the_revocation_of_their_name() {
+    need!(Need::Agent);
+    let _turn = turn::shared();
+    let mesh = Mesh::loopback(&[("n1", &["web"]), ("n2", &["web"])]);
+    let [n1, n2] = ["n1", "n2"].map(|name| mesh.node(name));
+    mesh.start();
+    let alice = mesh.operator("alice", "revocation").display().to_string();
+    add_issuer(&n1.state(), "n2", &n2.state());
+    wait_until(crate::PATIENCE, "n1 to know n2 as an issuer", || {
+        let nodes = n1.ask("nodes").unwrap_or_default();
+        let mut nodes = nodes.as_array().into_iter().flatten();
+        nodes.any(|node| node["node"] == "n2" && node["is_issuer"] == true)
+    });
+    let scratch = |name: &str| mesh.scratch().path().join(name);
+    let (used, open, elsewhere) = (invite(n1, &[]), invite(n1, &[]), invite(n2, &[]));
+    assert!(join(&used, &scratch("used")).status.success());
+
+    let revoke = || {
+        let signed = ["--reason", "stolen", "--yes", "--key", &alice];
+        let output = n1.operate(&[&["revoke", "node/n9"], &signed[..]].concat());
+        assert!(output.status.success(), "{output:?}");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let (listed, missing) = revoke();
+    let lines = |word: &str| listed.lines().filter(|line| line.contains(word)).count();
+    assert_eq!((lines(" used "), lines("open for")), (1, 2), "{listed}");
+    assert!(!missing.contains("was not asked"), "{missing}");
+    for (token, name) in [(&open, "open"), (&elsewhere, "elsewhere")] {
+        let error = refused(token, &scratch(name));
+        assert!(error.contains("revoked"), "{error}");
+    }
+    // At once, in the same second perhaps.
+    let joined = join(&invite(n1, &[]), &scratch("again"));
+    assert!(joined.status.success(), "{joined:?}");
+
+    n2.kill();
+    wait_until(crate::PATIENCE, "n1 to miss n2", || {
+        n1.liveness("n2").as_deref() != Some("alive")
+    });
+    let (listed, missing) = revoke();
+    assert!(listed.contains("taken back"), "{listed}");
+    assert!(missing.contains("Issuer n2 was not asked"), "{missing}");
+}
+
 /// `web` on n1 calls `site`, nginx on n2. Certificates live `life`; n1 is the issuer.
 fn short_lived(life: &str) -> (Mesh, Nginx, SocketAddr) {
     let mesh = Mesh::loopback(&[("n1", &["web"]), ("n2", &["site"])]);

@@ -144,7 +144,7 @@ impl Revocations {
     }
 
     /// Whether nobody may vouch with this intermediate, a certificate in DER.
-    fn has_issuer(&self, der: &[u8]) -> Result<bool, Refusal> {
+    pub(crate) fn has_issuer(&self, der: &[u8]) -> Result<bool, Refusal> {
         let (_, cert) = X509Certificate::from_der(der).map_err(|_detail| Refusal::BadEncoding)?;
         let host = common_name(&cert).and_then(|name| issuer_host(&name).map(str::to_owned));
         let not_before = system_time(cert.validity().not_before.timestamp());

@@ -514,10 +514,10 @@ pub(crate) fn system_time(unix_s: i64) -> SystemTime {
 const CHAIN_CERTS_MAX: usize = 4;
 
 /// Ours are under 1 KiB.
-const CERT_BYTES_MAX: usize = 8 * 1024;
+pub(crate) const CERT_BYTES_MAX: usize = 8 * 1024;
 
 /// What a chain may be signed with. RSA is left out: nothing of ours makes it, and small RSA keys need not be weighed.
-const ALGORITHMS: &[&dyn rustls_pki_types::SignatureVerificationAlgorithm] = &[
+pub(crate) const ALGORITHMS: &[&dyn rustls_pki_types::SignatureVerificationAlgorithm] = &[
     webpki::ring::ECDSA_P256_SHA256,
     webpki::ring::ECDSA_P384_SHA384,
     webpki::ring::ED25519,

@@ -35,6 +35,11 @@ impl Ca {
         }
     }
 
+    /// The root with its key.
+    pub(crate) fn issuer(&self) -> &CertifiedIssuer<'static, KeyPair> {
+        &self.issuer
+    }
+
     pub(crate) fn bundle(&self) -> TrustBundle {
         TrustBundle::from_pem(self.domain.clone(), self.issuer.as_ref().pem().as_bytes()).unwrap()
     }
@@ -66,6 +71,19 @@ impl Ca {
     /// Signs a certificate for a key that the caller keeps; returns it in PEM.
     pub(crate) fn sign_with(&self, params: CertificateParams, key: &KeyPair) -> String {
         params.signed_by(key, &self.issuer).unwrap().pem()
+    }
+
+    /// What an intermediate's certificate says, good as it is.
+    pub(crate) fn intermediate_params() -> CertificateParams {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params
+            .distinguished_name
+            .push(DnType::CommonName, crate::issuer_name("n1", 7));
+        params.not_before = OffsetDateTime::now_utc() - Duration::minutes(5);
+        params.not_after = OffsetDateTime::now_utc() + Duration::hours(1);
+        params
     }
 
     pub(crate) fn svid(&self, id: &SpiffeId) -> Svid {

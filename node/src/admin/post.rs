@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::answer::{Answer, json_with, only_reading};
@@ -21,9 +22,26 @@ pub(super) async fn post(path: &str, body: Incoming, source: &dyn Source) -> Ans
             },
             Err(refused) => refuse(&refused),
         },
+        "/v1/invitations" => match read_json(body).await {
+            Ok(name) => json_with(StatusCode::OK, &source.end_invitations(name).await),
+            Err(refused) => refuse(&refused),
+        },
+        "/v1/good-from" => match read_json(body).await {
+            Ok(invited) => json_with(StatusCode::OK, &source.good_from(&invited)),
+            Err(refused) => refuse(&refused),
+        },
         "/v1/leave" => json_with(StatusCode::OK, &source.leave()),
         _ => only_reading(),
     }
+}
+
+async fn read_json<T: DeserializeOwned>(body: Incoming) -> Result<T, Refused> {
+    let body = read(body, QUESTION_BYTES_MAX).await?;
+    serde_json::from_slice(&body).map_err(|error| Refused {
+        status: StatusCode::BAD_REQUEST.as_u16(),
+        error: error.to_string(),
+        hint: Some("is this agent of another version than the command?".to_owned()),
+    })
 }
 
 async fn read(body: Incoming, bytes_max: usize) -> Result<Bytes, Refused> {
@@ -53,6 +71,9 @@ fn refuse(refused: &Refused) -> Answer {
 
 /// Texts of 64 KiB, the heads of 1,024 rows, a grant and signatures.
 const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
+
+/// The names of a host and of 32 services.
+const QUESTION_BYTES_MAX: usize = 8 * 1024;
 
 /// A local client sends at once.
 const BODY_WAIT: Duration = Duration::from_secs(10);

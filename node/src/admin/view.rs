@@ -15,9 +15,11 @@ use crate::tap::{Ask, Tap};
 use crate::telemetry::Format;
 use crate::telemetry::edges::Window;
 
+mod invitations;
 mod operators;
 mod policy;
 
+pub use invitations::{EndedInvitation, EndedInvitations, GoodFrom, Invited, RevokedName};
 pub use operators::{Fill, Held, ListEntry, Operator};
 pub use policy::{LetThrough, NodePolicy, Policy, PolicyRule};
 
@@ -53,6 +55,10 @@ pub trait Source: Send + Sync + 'static {
     fn operators(&self) -> Vec<Operator>;
     /// Takes a signed document. When it returns the document is on disk and on its way to others.
     fn submit(&self, document: Bytes) -> BoxFuture<'_, Result<Receipt, Refused>>;
+    /// Ends the invitations of a revoked name at all issuers that can be reached. Waits for them.
+    fn end_invitations(&self, name: RevokedName) -> BoxFuture<'static, EndedInvitations>;
+    /// What is revoked of the names of a host that is to be invited.
+    fn good_from(&self, invited: &Invited) -> GoodFrom;
     /// Begins to leave the mesh and to end.
     fn leave(&self) -> Leaving;
     /// Whether this agent should get traffic; otherwise why not, in one line.

@@ -17,13 +17,14 @@ use starling_transport::{RefusedByPeer, Svid};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{explain, policies};
+use super::{explain, invitations, policies};
 use crate::admin::{Source, view};
 use crate::balance;
 use crate::check;
 use crate::config::{Mode, Upstream};
 use crate::documents::Keeper;
 use crate::host::Host;
+use crate::issuer;
 use crate::mesh::unix_s;
 use crate::pass;
 use crate::policy::explain::Question;
@@ -285,6 +286,17 @@ impl Source for View {
 
     fn submit(&self, document: Bytes) -> BoxFuture<'_, Result<view::Receipt, view::Refused>> {
         Box::pin(async move { self.take_document(&document).await })
+    }
+
+    fn end_invitations(
+        &self,
+        name: view::RevokedName,
+    ) -> BoxFuture<'static, view::EndedInvitations> {
+        Box::pin(invitations::end(self.host.clone(), name))
+    }
+
+    fn good_from(&self, invited: &view::Invited) -> view::GoodFrom {
+        issuer::good_from(&self.host, invited)
     }
 
     fn leave(&self) -> view::Leaving {

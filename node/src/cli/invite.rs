@@ -11,8 +11,9 @@ use starling_gossip::{NodeName, ServiceName};
 
 use super::ask::span;
 use super::table::Table;
-use super::{block_on, ca, out, starter};
+use super::{block_on, ca, client, out, starter};
 use crate::addresses;
+use crate::admin::view;
 use crate::ca::{Authority, INTERMEDIATE_KEY};
 use crate::config::{Config, is_host_port};
 use crate::invites::{End, Invite as Promise, Invites, Listed};
@@ -102,7 +103,8 @@ impl Invite {
             home,
             issuers: self.issuers()?,
         };
-        Invites(state).add(token.id, &Promise::of(&token), now)?;
+        let made_at = self.made_at(&token, now);
+        Invites(state).add(token.id, &Promise::of(&token, made_at), now)?;
         out::complain(&format!(
             "Node {node}{} may join within {} at {}, once.\n\
              On that host: `starling join`, and paste the token. To take it back: `starling invite --revoke {}`.",
@@ -114,17 +116,37 @@ impl Invite {
         Ok(out::say(&token.encode())?)
     }
 
+    /// Now, but after every revocation of these names that the agent knows: its second may be this one, or its clock ahead, and
+    /// an invitation from before a revocation is refused. Without an agent it is now; then the worst is that the token has to be
+    /// made again.
+    fn made_at(&self, token: &Token, now: u64) -> u64 {
+        let invited = view::Invited {
+            node: token.node.to_string(),
+            services: token.services.iter().map(ToString::to_string).collect(),
+        };
+        let socket = self.configuration().unwrap_or_default().admin.socket;
+        let question = serde_json::to_vec(&invited).expect("strings can be written");
+        let asked = client::post_for::<view::GoodFrom>(&socket, "/v1/good-from", &question);
+        let good_from = block_on(asked).ok().and_then(Result::ok);
+        let good_from = good_from.and_then(|known| known.good_from);
+        good_from.map_or(now, |before| now.max(before.saturating_add(1)))
+    }
+
+    fn configuration(&self) -> anyhow::Result<Config> {
+        let directory = starter::directory(self.config.as_deref(), self.state.as_deref());
+        let directory = directory.filter(|directory| directory.is_dir());
+        Ok(directory.map_or_else(
+            || Ok(Config::default()),
+            |directory| Config::load(&directory),
+        )?)
+    }
+
     /// Join ports for the token.
     fn issuers(&self) -> anyhow::Result<Vec<String>> {
         if !self.issuers.is_empty() {
             return Ok(self.issuers.clone());
         }
-        let directory = starter::directory(self.config.as_deref(), self.state.as_deref());
-        let config = directory.filter(|directory| directory.is_dir());
-        let config = config.map_or_else(
-            || Ok(Config::default()),
-            |directory| Config::load(&directory),
-        )?;
+        let config = self.configuration()?;
         let listen = config.join_listen();
         let ip = match config.advertise {
             _ if !listen.ip().is_unspecified() => Some(listen.ip()),
@@ -217,6 +239,7 @@ mod tests {
                 node: format!("n{id}"),
                 services: vec!["orders".into(), "web".into()],
                 not_after,
+                made_at: 400,
                 public_key: [0; 32],
             },
             end,
@@ -225,6 +248,7 @@ mod tests {
             at: 900,
             from: "10.0.0.2:5".into(),
             wish: [0; 32],
+            joined: None,
         };
         let all = [
             listed(1, 500, None),

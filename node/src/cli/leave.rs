@@ -12,6 +12,7 @@ use super::{block_on, out};
 use crate::admin::view;
 use crate::ca::{INTERMEDIATE_CERT, INTERMEDIATE_KEY, ROOT_KEY};
 use crate::config::{SOCKET, STATE};
+use crate::invites::DIRECTORY as INVITES;
 use crate::state::{NODE_CHAIN, NODE_KEY, RESET_KEY, StateDir, TRUST, service_files};
 
 /// Say goodbye to the mesh and end the agent of this host
@@ -121,7 +122,11 @@ fn forget(state: &StateDir) -> anyhow::Result<()> {
         "generation",
         "peers.cache",
     ];
-    let names = keys.into_iter().chain(own.map(str::to_owned)).chain(chains);
+    // Or they would be good again if this host became an issuer again.
+    let invites = state.list(INVITES).into_iter();
+    let invites = invites.map(|name| format!("{INVITES}/{name}"));
+    let names = keys.into_iter().chain(own.map(str::to_owned));
+    let names = names.chain(chains).chain(invites);
     for name in names {
         state
             .remove(&name)
@@ -159,9 +164,11 @@ mod tests {
             .unwrap();
         check(&issuer).unwrap_err();
         check(&state).unwrap();
+        state.write("invites/0123", b"{}").unwrap();
         forget(&state).unwrap();
         assert!(state.services().unwrap().is_empty());
         assert!(!state.exists(TRUST) && !state.exists(NODE_KEY) && !state.exists("svc/orders.key"));
+        assert!(state.list(INVITES).is_empty());
         check(&state).unwrap_err();
     }
 }

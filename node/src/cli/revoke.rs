@@ -1,5 +1,7 @@
 //! `starling revoke` and `starling decommission`: throw a host, a service, an issuer or a key out of the mesh.
 
+mod invitations;
+
 use std::fmt::Write as _;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
@@ -18,7 +20,8 @@ use crate::ca::LIFETIMES;
 /// Throw a host, a service, an issuer or a key out of the mesh
 ///
 /// Its connections end at once and new ones are refused, on every node that can be reached. Certificates that are issued later
-/// are good, so a host that was set up anew can be invited again. `starling delete revocation/NAME` takes it back.
+/// are good, so a host that was set up anew can be invited again. Invitations from before are ended and listed, used ones too, at
+/// every issuer that can be asked. `starling delete revocation/NAME` takes it back.
 #[derive(Debug, Args)]
 pub(super) struct Revoke {
     /// node/NODE (all that was issued to the host), svc/SERVICE, svc/SERVICE@NODE, issuer/NODE, or key/sha256:HEX
@@ -86,11 +89,16 @@ impl Decommission {
 
 fn revoke(target: &Target, reason: &str, sign: &Sign) -> anyhow::Result<()> {
     let status: view::Status = sign.ask("/v1/status")?;
-    let body = target.body(&status.trust_domain, reason, SystemTime::now())?;
+    let now = SystemTime::now();
+    let body = target.body(&status.trust_domain, reason, now)?;
     sign.make(vec![Change {
         key: target.document()?,
         body: Some(body),
-    }])
+    }])?;
+    if sign.is_dry_run() {
+        return Ok(());
+    }
+    invitations::end(target, sign, now)
 }
 
 /// Whom to throw out.

@@ -56,6 +56,11 @@ impl Sign {
         &self.socket
     }
 
+    /// Whether nothing is to be changed.
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
     /// What the agent holds of a document.
     pub(super) fn history(&self, key: &DocumentKey) -> anyhow::Result<view::History> {
         history(&self.socket, key)

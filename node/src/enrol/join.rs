@@ -55,6 +55,9 @@ impl JoinFailed {
             Self::NoIssuer(JoinError::OtherMesh { .. }) => {
                 "the token's root is not that of the host at this address: is the address right, was the mesh set up anew?"
             }
+            Self::NoIssuer(JoinError::NotAnIssuer { .. }) => {
+                "is that host still an issuer (`starling status` there)? `starling invite` on one that is makes a token with its address"
+            }
             Self::NoIssuer(_) | Self::NoAddress(_) => {
                 "does the agent run on the issuer, and does UDP to its join port pass? `starling invite --issuer HOST:PORT` \
                  puts another address into the token"

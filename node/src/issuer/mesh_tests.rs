@@ -6,9 +6,11 @@ use std::time::SystemTime;
 
 use ring::digest::{SHA256, digest};
 use starling_gossip::ServiceName;
-use starling_transport::join::JoinListener;
+use starling_transport::join::{IssuerSignature, JoinListener};
 use tokio::task::JoinSet;
 
+use super::pass::{Passed, Spent};
+use super::signed::{Proof, Redeemed};
 use super::*;
 use crate::control::{self, Control};
 use crate::enrol::{self, JoinFailed};
@@ -78,7 +80,7 @@ impl Issuers {
             issuers: self.ports.iter().map(ToString::to_string).collect(),
         };
         Invites(&role.state)
-            .add(token.id, &Invite::of(&token), 0)
+            .add(token.id, &Invite::of(&token, unix_s(SystemTime::now())), 0)
             .unwrap();
         token
     }
@@ -217,4 +219,138 @@ async fn an_identity_is_renewed_for_whoever_proves_it_and_for_nobody_else() {
             "{caller} for {wanted}"
         );
     }
+}
+
+/// A node of the mesh that is no issuer, and knows the others.
+async fn no_issuer(mesh: &Issuers) -> Agent {
+    let seeds = [mesh.agents[0].addr];
+    let control = Control::new(control::handlers());
+    let node = mesh.ca.agent("n4", "web", &seeds, control);
+    let mut all: Vec<_> = mesh.agents.iter().collect();
+    all.push(&node);
+    all_know_all(&all).await;
+    node
+}
+
+/// The best that a node can do without the key of an intermediate.
+fn by_node(host: &Host, message: &[u8]) -> IssuerSignature {
+    let node = host.identities.current().node.clone();
+    IssuerSignature {
+        intermediate: node.chain()[0].clone(),
+        signature: node.sign(message).unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_is_no_issuer_ended_a_join_with_its_word() {
+    let mesh = Issuers::three().await;
+    let hostile = no_issuer(&mesh).await;
+    let identities = hostile.host.identities.clone();
+    let listener = JoinListener::bind(([127, 0, 0, 1], 0).into(), identities).unwrap();
+    let port = listener.local_addr().unwrap();
+    let host = hostile.host.clone();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        while let Some(visitor) = listener.accept().await {
+            let reply = Reply::Refused(turned(Outcome::Spent, "a host joined before"));
+            let answer = serde_json::to_vec(&reply).unwrap();
+            let message = SignedAnswer::message(&visitor.binding, &visitor.request, &answer);
+            let signature = by_node(&host, &message);
+            visitor.answer(&SignedAnswer { answer, signature }).await;
+        }
+    });
+    let mut token = mesh.invite("n9");
+    token.issuers.insert(0, port.to_string());
+    join(token.clone()).await.unwrap();
+    token.issuers.truncate(1);
+    let error = join(token).await.unwrap_err();
+    assert!(
+        error.hint().unwrap().contains("still an issuer"),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_is_no_issuer_spends_no_invitation_by_passing_on() {
+    let mesh = Issuers::three().await;
+    let hostile = no_issuer(&mesh).await;
+    let token = mesh.invite("n9");
+    let requests = ["node/n9", "svc/orders"].map(|name| {
+        let id = SpiffeId::parse(&format!("spiffe://test.example/{name}")).unwrap();
+        STANDARD.encode(crate::ca::Asking::new(&id).unwrap().request)
+    });
+    let wish = Wish {
+        invite: token.id.to_string(),
+        home: "n1".into(),
+        node: "n9".into(),
+        services: vec!["orders".into()],
+        requests: requests.into(),
+    };
+    let request = serde_json::to_string(&Asked::new(&wish, &token, &[9; 32])).unwrap();
+    let (n2, n4) = (mesh.host(1), &hostile.host);
+    let ask = async |host: &Arc<Host>, home: &NodeName, proof: IssuerSignature| {
+        let passed = Passed {
+            request: request.clone(),
+            binding: STANDARD.encode([9; 32]),
+            from: "10.0.0.9:5".into(),
+            proof: Proof::new(&proof),
+        };
+        let control = host.control();
+        control.ask::<Redeemed>(home, "/v1/redeem", &passed).await
+    };
+    let message = |by: &NodeName, home| signed::passed(by, home, &[9; 32], &request);
+    let role = n2.issuer.load_full().unwrap();
+    let by_issuer = |message: &[u8]| role.authority().sign_message(message).unwrap();
+    let [n1, n3] = ["n1", "n3"].map(|name| NodeName::parse(name).unwrap());
+
+    let refused = async |host, home, proof| {
+        let error = ask(host, home, proof).await.unwrap_err();
+        error.refused().unwrap().reason.clone()
+    };
+    let own = by_node(n4, &message(&n4.node, &n1));
+    assert_eq!(refused(n4, &n1, own).await, "no_issuer");
+    // What another issuer signed is for that issuer and one home.
+    let stolen = by_issuer(&message(&n2.node, &n1));
+    assert_eq!(refused(n4, &n1, stolen.clone()).await, "no_issuer");
+    assert_eq!(refused(n2, &n3, stolen.clone()).await, "no_issuer");
+    // An issuer that did not make the token has nothing to sign, not even that it does not know it.
+    let other_home = by_issuer(&message(&n2.node, &n3));
+    assert_eq!(refused(n2, &n3, other_home).await, "bad_question");
+    let made_it = mesh.host(0).issuer.load_full().unwrap();
+    assert_eq!(Invites(&made_it.state).end(token.id).unwrap(), None);
+    let redeemed = ask(n2, &n1, stolen).await.unwrap();
+    let answer = redeemed.read().unwrap();
+    let trust = n4.identities.current().trust.clone();
+    let verify = |binding| answer.verify(binding, request.as_bytes(), &trust, SystemTime::now());
+    assert_eq!(verify(&[9; 32]), Ok(()));
+    assert_eq!(verify(&[8; 32]), Err(Refusal::BadSignature));
+}
+
+#[tokio::test]
+async fn a_home_that_is_no_issuer_any_more_says_nothing_of_its_tokens() {
+    let mesh = Issuers::three().await;
+    let mut token = mesh.invite("n9");
+    token.issuers.remove(0);
+    let n1 = mesh.host(0);
+    n1.issuer.store(None);
+    let spent = Spent {
+        invite: token.id.to_string(),
+        proof: Proof::new(&by_node(n1, &signed::spent(&token.home, token.id))),
+    };
+    let n2 = NodeName::parse("n2").unwrap();
+    let said = n1.control().ask::<()>(&n2, "/v1/spent", &spent).await;
+    assert_eq!(said.unwrap_err().refused().unwrap().reason, "no_issuer");
+    assert_eq!(outcome(&join(token).await), Outcome::HomeUnreachable);
+}
+
+#[tokio::test]
+async fn an_issuer_that_knows_of_a_revocation_hands_on_nothing_that_is_revoked() {
+    let mesh = Issuers::three().await;
+    let mut token = mesh.invite("n9");
+    token.issuers = vec![mesh.ports[1].to_string()];
+    let mut revocations = Revocations::default();
+    let what = starling_transport::Revoked::Host("n9".into());
+    revocations.add(what, SystemTime::now());
+    mesh.host(1).identities.revoke(revocations);
+    assert_eq!(outcome(&join(token).await), Outcome::Revoked);
 }

@@ -6,12 +6,10 @@ use starling_transport::join::{JoinListener, Visitor};
 use tokio::task::JoinSet;
 
 use super::pass::decide;
-use super::turned;
-use crate::enrol::{Outcome, Reply, Turned};
 use crate::host::{Host, PanicCount};
 use crate::telemetry::metrics;
 
-/// Answers whoever comes to the join port, until it is closed. Dropping it ends the answers under way.
+/// Answers joiners at the join port, until it is closed. Dropping it ends the answers under way.
 pub async fn serve(host: Arc<Host>, listener: JoinListener) {
     let mut answering = JoinSet::new();
     while let Some(visitor) = listener.accept().await {
@@ -27,29 +25,23 @@ pub async fn serve(host: Arc<Host>, listener: JoinListener) {
     }
 }
 
+/// An issuer that cannot sign gives no answer, so that the joiner asks the next one.
 async fn answer(host: &Arc<Host>, visitor: Visitor) {
-    let decided = judge(host, &visitor).await;
-    let (outcome, reply) = match decided {
-        Ok(reply) => (Outcome::Joined, reply),
-        Err(turned) => {
-            tracing::warn!(peer.addr = %visitor.from, reason = turned.outcome.as_str(), "a host is not let in");
-            (turned.outcome, Reply::Refused(turned))
-        }
+    let Some(role) = host.issuer.load_full() else {
+        tracing::debug!(peer.addr = %visitor.from, "join request dropped: this node is no issuer any more");
+        return;
     };
-    metrics::join_answered(outcome);
-    let reply = serde_json::to_vec(&reply).expect("strings can be written");
-    visitor.answer(&reply).await;
-}
-
-async fn judge(host: &Arc<Host>, visitor: &Visitor) -> Result<Reply, Turned> {
-    let role = host.issuer.load_full();
-    let role = role.ok_or_else(|| turned(Outcome::Internal, "this node is no issuer any more"))?;
-    let asked = serde_json::from_slice(&visitor.request);
-    let asked = asked.map_err(|error| turned(Outcome::Malformed, error.to_string()))?;
     let from = visitor.from.to_string();
-    decide(host, role, asked, visitor.binding, from)
-        .await
-        .map(Reply::Joined)
+    match decide(host, role, &visitor.request, visitor.binding, from).await {
+        Ok(decided) => {
+            metrics::join_answered(decided.outcome);
+            visitor.answer(&decided.answer).await;
+        }
+        Err(error) => {
+            let error: &(dyn std::error::Error + 'static) = &error;
+            tracing::error!(error, peer.addr = %visitor.from, "join request dropped: the answer cannot be signed");
+        }
+    }
 }
 
 /// Requests judged at a time; each takes some milliseconds, most of them the disk's.

@@ -1,6 +1,7 @@
 //! What other agents may ask an issuer over the control channel.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,10 +11,10 @@ use starling_gossip::NodeName;
 use starling_transport::Leaf;
 
 use super::Role;
-use super::pass::{Passed, Spent, here};
+use super::pass::{Passed, Spent, here, read};
+use super::signed::{self, Proof, Redeemed};
 use crate::ca::{CaError, Terms};
 use crate::control::Refused;
-use crate::enrol::{Joined, Turned};
 use crate::host::Host;
 use crate::token::InviteId;
 
@@ -69,32 +70,58 @@ pub async fn renew(host: Arc<Host>, peer: Leaf, renewal: Renewal) -> Result<Rene
 }
 
 /// `/v1/redeem`: another issuer passes on what came to its join port.
-pub async fn redeem(host: Arc<Host>, _peer: Leaf, passed: Passed) -> Result<Joined, Refused> {
+///
+/// A refusal by the control channel is no answer for the joiner. Only what this issuer has to decide gets a signature:
+/// otherwise a node could have `unknown` signed by an issuer that never made the token.
+pub async fn redeem(host: Arc<Host>, peer: Leaf, passed: Passed) -> Result<Redeemed, Refused> {
     let role = role(&host)?;
+    let asking = node(&peer)?;
     let binding = STANDARD.decode(&passed.binding).ok();
     let binding = binding.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
     let binding = binding.ok_or_else(|| Refused::bad_question("a binding has 32 bytes"))?;
-    let Passed { asked, from, .. } = passed;
-    let decided = here(&host, role, asked, binding, from).await;
-    decided.map_err(|Turned { outcome, why }| {
-        Refused::new(StatusCode::CONFLICT, outcome.as_str(), why)
-    })
+    let message = signed::passed(&asking, &host.node, &binding, &passed.request);
+    is_issuer(&host, &message, &passed.proof)?;
+    let request = passed.request.as_bytes();
+    let read = read(request).map_err(|turned| Refused::bad_question(turned.why));
+    let (asked, home) = read?;
+    if home != host.node {
+        return Err(Refused::bad_question("another node made the token"));
+    }
+    let reply = here(&host, role.clone(), asked, binding, passed.from).await;
+    let answer = role.answer(&binding, request, &reply.into());
+    let answer = answer.ok().and_then(Redeemed::new);
+    answer.ok_or_else(|| Refused::internal("this issuer cannot sign; its log tells why"))
 }
 
 /// `/v1/spent`: an issuer tells that one of its own invitations is spent.
 pub async fn spent(host: Arc<Host>, peer: Leaf, spent: Spent) -> Result<(), Refused> {
     let role = role(&host)?;
-    let home = peer
-        .id
-        .node_name()
-        .and_then(|name| NodeName::parse(name).ok());
-    let home = home.ok_or_else(|| Refused::bad_question("only a node has invitations"))?;
+    let home = node(&peer)?;
     let id = InviteId::parse(&spent.invite).map_err(Refused::bad_question)?;
+    is_issuer(&host, &signed::spent(&home, id), &spent.proof)?;
     role.note_spent(&home, id);
     Ok(())
 }
 
-fn role(host: &Host) -> Result<Arc<Role>, Refused> {
+fn node(peer: &Leaf) -> Result<NodeName, Refused> {
+    let name = peer.id.node_name();
+    let name = name.and_then(|name| NodeName::parse(name).ok());
+    name.ok_or_else(|| Refused::bad_question("only a node may be an issuer"))
+}
+
+/// Whether an issuer that is trusted here signed `message`.
+fn is_issuer(host: &Host, message: &[u8], proof: &Proof) -> Result<(), Refused> {
+    let trust = host.identities.current().trust.clone();
+    let signature = proof.read();
+    let signature = signature.ok_or_else(|| Refused::bad_question("a proof is base64"))?;
+    let verified = signature.verify(message, &trust, SystemTime::now());
+    verified.map_err(|refusal| {
+        let why = format!("the asking node does not prove to be an issuer: {refusal}");
+        Refused::new(StatusCode::FORBIDDEN, "no_issuer", why)
+    })
+}
+
+pub(super) fn role(host: &Host) -> Result<Arc<Role>, Refused> {
     let role = host.issuer.load_full();
     role.ok_or_else(|| Refused::new(StatusCode::NOT_FOUND, "no_issuer", "this node is no issuer"))
 }

@@ -2,11 +2,11 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use starling_gossip::ServiceName;
-use starling_transport::TrustDomain;
+use starling_transport::{Revoked, TrustDomain};
 
 use super::*;
 use crate::ca::{Asking, LIFETIME};
-use crate::invites::Invite;
+use crate::invites::{Invite, REPEAT_S};
 use crate::token::Token;
 
 const BINDING: [u8; 32] = [9; 32];
@@ -37,6 +37,7 @@ impl Mesh {
         }
     }
 
+    /// An invitation that was made at the second 1.
     fn invite(&self, id: u8) -> Joiner {
         let token = Token {
             trust_domain: TrustDomain::parse("example.org").unwrap(),
@@ -50,7 +51,7 @@ impl Mesh {
             issuers: vec!["10.0.0.1:7402".into()],
         };
         Invites(&self.state)
-            .add(token.id, &Invite::of(&token), 0)
+            .add(token.id, &Invite::of(&token, 1), 0)
             .unwrap();
         let wish = Wish {
             invite: token.id.to_string(),
@@ -70,21 +71,47 @@ impl Mesh {
 
     fn decide(&self, asked: &Asked, now: u64, is_alive: bool) -> Outcome {
         let moment = Moment {
-            now: UNIX_EPOCH + Duration::from_secs(now),
-            lifetime: LIFETIME,
             is_alive,
-            seeds: vec!["10.0.0.1:7400".into()],
-            revocations: Arc::default(),
+            ..moment(now)
         };
-        let redeemed = self.role.redeem(asked, &BINDING, "10.0.0.2:5", &moment);
-        redeemed.map_or_else(
-            |turned| turned.outcome,
-            |joined| {
-                assert_eq!(joined.leaves.len(), 2);
-                Outcome::Joined
-            },
-        )
+        outcome(self.role.redeem(asked, &BINDING, "10.0.0.2:5", &moment))
     }
+
+    /// What asking gets at the second `now`, while this is revoked.
+    fn redeem(&self, joiner: &Joiner, now: u64, revoked: &Revocations) -> Result<Joined, Turned> {
+        let moment = Moment {
+            revocations: Arc::new(revoked.clone()),
+            ..moment(now)
+        };
+        let asked = Asked::new(&joiner.wish, &joiner.token, &BINDING);
+        self.role.redeem(&asked, &BINDING, "10.0.0.2:5", &moment)
+    }
+}
+
+fn moment(now: u64) -> Moment {
+    Moment {
+        now: UNIX_EPOCH + Duration::from_secs(now),
+        lifetime: LIFETIME,
+        is_alive: false,
+        seeds: vec!["10.0.0.1:7400".into()],
+        revocations: Arc::default(),
+    }
+}
+
+fn revoked(what: Revoked, before: u64) -> Revocations {
+    let mut revocations = Revocations::default();
+    revocations.add(what, UNIX_EPOCH + Duration::from_secs(before));
+    revocations
+}
+
+fn outcome(redeemed: Result<Joined, Turned>) -> Outcome {
+    redeemed.map_or_else(
+        |turned| turned.outcome,
+        |joined| {
+            assert_eq!(joined.leaves.len(), 2);
+            Outcome::Joined
+        },
+    )
 }
 
 fn requests() -> Vec<String> {
@@ -109,7 +136,107 @@ fn an_invitation_lets_one_host_in() {
     assert_eq!(mesh.ask(&other, 11, false), Outcome::Spent);
     // The answer may have been lost: the same keys hear it again, even if the host is up already.
     assert_eq!(mesh.ask(&joiner, 12, true), Outcome::Joined);
-    assert_eq!(mesh.ask(&joiner, 1001, false), Outcome::Expired);
+    assert_eq!(mesh.ask(&joiner, 1001, false), Outcome::Spent);
+}
+
+#[test]
+fn a_spent_token_let_its_first_user_in_again_until_it_expired() {
+    let mesh = Mesh::new();
+    let joiner = mesh.invite(1);
+    let none = Revocations::default();
+    let first = mesh.redeem(&joiner, 10, &none).unwrap();
+    let again = mesh.redeem(&joiner, 10 + REPEAT_S, &none);
+    assert_eq!(again, Ok(first), "the very certificates");
+    let late = mesh.redeem(&joiner, 11 + REPEAT_S, &none);
+    assert_eq!(outcome(late), Outcome::Spent);
+}
+
+#[test]
+fn an_issuer_that_crashed_between_spending_and_answering_gives_that_answer() {
+    let mut mesh = Mesh::new();
+    let joiner = mesh.invite(1);
+    let none = Revocations::default();
+    let first = mesh.redeem(&joiner, 10, &none).unwrap();
+    mesh.role = Role::load(&mesh.state).unwrap();
+    assert_eq!(mesh.redeem(&joiner, 12, &none), Ok(first));
+}
+
+#[test]
+fn an_invitation_outlived_the_revocation_of_its_name() {
+    let id = |text: &str| SpiffeId::parse(text).unwrap();
+    let orders = id("spiffe://example.org/svc/orders");
+    let named = [
+        Revoked::Host("n2".into()),
+        Revoked::Identity(id("spiffe://example.org/node/n2")),
+        Revoked::Identity(orders.clone()),
+        Revoked::IdentityOn(orders.clone(), "n2".into()),
+    ];
+    for what in named {
+        let mesh = Mesh::new();
+        let (open, used) = (mesh.invite(1), mesh.invite(2));
+        assert_eq!(mesh.ask(&used, 10, false), Outcome::Joined);
+        for before in [1, 11] {
+            let revoked = revoked(what.clone(), before);
+            for joiner in [&open, &used] {
+                let turned = mesh.redeem(joiner, 12, &revoked).unwrap_err();
+                assert_eq!(turned.outcome, Outcome::Revoked, "{what:?} {before}");
+            }
+        }
+        let earlier = mesh.redeem(&open, 12, &revoked(what, 0));
+        assert_eq!(outcome(earlier), Outcome::Joined);
+    }
+    let others = [
+        Revoked::Host("n3".into()),
+        Revoked::Identity(id("spiffe://example.org/svc/web")),
+        Revoked::IdentityOn(orders, "n3".into()),
+    ];
+    for what in others {
+        let mesh = Mesh::new();
+        let joined = mesh.redeem(&mesh.invite(1), 12, &revoked(what, 11));
+        assert_eq!(outcome(joined), Outcome::Joined);
+    }
+}
+
+#[test]
+fn what_was_issued_is_not_given_again_when_its_key_is_revoked() {
+    let mesh = Mesh::new();
+    let joiner = mesh.invite(1);
+    let first = mesh.redeem(&joiner, 10, &Revocations::default()).unwrap();
+    let (_, pem) = x509_parser::pem::parse_x509_pem(first.leaves[0].as_bytes()).unwrap();
+    let mut revoked = Revocations::default();
+    revoked.add_key(starling_transport::KeyHash::of_certificate(&pem.contents).unwrap());
+    let again = mesh.redeem(&joiner, 11, &revoked);
+    assert_eq!(outcome(again), Outcome::Revoked);
+}
+
+#[test]
+fn a_revoked_issuer_spends_nothing() {
+    let mesh = Mesh::new();
+    let joiner = mesh.invite(1);
+    let mut revoked = Revocations::default();
+    let later = SystemTime::now() + Duration::from_secs(60);
+    revoked.add(Revoked::Issuer("n1".into()), later);
+    let turned = mesh.redeem(&joiner, 10, &revoked).unwrap_err();
+    assert!(turned.outcome.is_passing(), "{turned:?}");
+    assert_eq!(mesh.ask(&joiner, 11, false), Outcome::Joined);
+}
+
+#[test]
+fn an_end_that_cannot_be_read_or_written_lets_nobody_in() {
+    let mesh = Mesh::new();
+    let joiner = mesh.invite(1);
+    let end = mesh
+        .state
+        .path()
+        .join(format!("invites/{}.end", joiner.token.id));
+    // As a directory it can neither be made a file nor read.
+    std::fs::create_dir(&end).unwrap();
+    assert_eq!(mesh.ask(&joiner, 10, false), Outcome::Internal);
+    std::fs::remove_dir(&end).unwrap();
+    std::fs::write(&end, "{\"how\"").unwrap();
+    assert_eq!(mesh.ask(&joiner, 10, false), Outcome::Internal);
+    std::fs::remove_file(&end).unwrap();
+    assert_eq!(mesh.ask(&joiner, 10, false), Outcome::Joined);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use rustls::{DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::time::timeout;
 
-use super::{ALPN, ANSWER_BYTES_MAX, binding};
+use super::{ALPN, ANSWER_BYTES_MAX, SignedAnswer, binding};
 use crate::endpoint::{CERTIFICATE_ALERTS, TLS_13, any_node_name, provider};
 use crate::identities::signature_algorithms;
 use crate::identity::{SpiffeId, TrustDomain};
@@ -29,10 +29,10 @@ pub struct Pinned {
     pub root_sha256: [u8; 32],
 }
 
-/// What an issuer answered.
+/// What an issuer answered, proved by its signature.
 #[derive(Debug, Clone)]
 pub struct Said {
-    /// Which node it proved to be.
+    /// Which node gave the answer. It may pass on that of another issuer.
     pub issuer: SpiffeId,
     /// Its answer.
     pub answer: Vec<u8>,
@@ -75,7 +75,8 @@ async fn ask_unbounded(
     let (issuer, root) = peer(&conn, pinned).ok_or(JoinError::OtherMesh { addr })?;
     let binding = binding(&conn).ok_or(JoinError::OtherMesh { addr })?;
     let (mut send, mut recv) = conn.open_bi().await.map_err(|error| lost(error.into()))?;
-    send.write_all(&request(&binding))
+    let request = request(&binding);
+    send.write_all(&request)
         .await
         .map_err(|error| lost(error.into()))?;
     send.finish().map_err(|error| lost(error.into()))?;
@@ -83,9 +84,19 @@ async fn ask_unbounded(
     let answer = answer.map_err(|error| lost(error.into()))?;
     conn.close(0u32.into(), b"");
     endpoint.wait_idle().await;
+    let unproved = |source| JoinError::NotAnIssuer { addr, source };
+    let answer = SignedAnswer::decode(&answer).ok_or_else(|| unproved(Refusal::BadEncoding))?;
+    let now = crate::endpoint::now();
+    let verified = answer.verify(
+        &binding,
+        &request,
+        &pinned.trust(&root).map_err(unproved)?,
+        now,
+    );
+    verified.map_err(unproved)?;
     Ok(Said {
         issuer,
-        answer,
+        answer: answer.answer,
         root,
     })
 }
@@ -124,6 +135,14 @@ pub enum JoinError {
     OtherMesh {
         /// Who was asked.
         addr: SocketAddr,
+    },
+    /// The answer lacks the signature of an issuer for this connection, so it counts as none.
+    #[error("{addr} is a node of the mesh, but does not prove to be an issuer")]
+    NotAnIssuer {
+        /// Who was asked.
+        addr: SocketAddr,
+        /// What is wrong with the signature.
+        source: Refusal,
     },
     /// The handshake failed otherwise.
     #[error("handshake with {addr} failed")]
@@ -197,6 +216,12 @@ fn peer(conn: &quinn::Connection, pinned: &Pinned) -> Option<(SpiffeId, Vec<u8>)
 }
 
 impl Pinned {
+    fn trust(&self, root: &[u8]) -> Result<TrustBundle, Refusal> {
+        let root = CertificateDer::from(root.to_vec());
+        TrustBundle::of_root(self.trust_domain.clone(), root)
+            .map_err(|_unusable| Refusal::UnknownIssuer)
+    }
+
     /// The node that a chain proves, if it leads to the pinned root, which must be among `rest`.
     fn judge<'a>(
         &self,
@@ -212,8 +237,7 @@ impl Pinned {
         };
         let root = rest.iter().find(|cert| is_pinned(cert));
         let root = root.ok_or(Refusal::UnknownIssuer)?;
-        let trust = TrustBundle::of_root(self.trust_domain.clone(), root.clone().into_owned())
-            .map_err(|_unusable| Refusal::UnknownIssuer)?;
+        let trust = self.trust(root)?;
         // What else is shown of roots is of no use to the path and would only count against its length.
         let chain: Vec<_> = std::iter::once(leaf)
             .chain(rest.iter().filter(|cert| !is_pinned(cert)))

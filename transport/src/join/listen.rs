@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 
 use super::rate::Rates;
-use super::{ALPN, REQUEST_BYTES_MAX, binding};
+use super::{ALPN, REQUEST_BYTES_MAX, SignedAnswer, binding};
 use crate::endpoint::{BindError, CERTIFICATE_ALERTS, TLS_13, any_node_name, provider, udp_socket};
 use crate::identities::Identities;
 use crate::metrics;
@@ -83,9 +83,13 @@ impl Drop for JoinListener {
 
 impl Visitor {
     /// Sends the answer and waits, not for long, until it has arrived.
-    pub async fn answer(mut self, answer: &[u8]) {
+    pub async fn answer(mut self, answer: &SignedAnswer) {
+        let Some(answer) = answer.encode() else {
+            tracing::error!("the certificate of this issuer is too long to be shown to a joiner");
+            return;
+        };
         let sent = async {
-            self.send.write_all(answer).await.ok()?;
+            self.send.write_all(&answer).await.ok()?;
             self.send.finish().ok()?;
             self.send.stopped().await.ok()
         };

@@ -6,8 +6,9 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::*;
 use crate::admin::view::{
-    Config, Document, Edges, Explained, Gossip, History, Leaving, Node, NodePolicy, Receipt,
-    Refused, Route, Scraped, Seer, Service, Status,
+    Config, Document, Edges, EndedInvitations, Explained, GoodFrom, Gossip, History, Invited,
+    Leaving, Node, NodePolicy, Receipt, Refused, RevokedName, Route, Scraped, Seer, Service,
+    Status,
 };
 use crate::tap::{Ask, Tap};
 use crate::telemetry::Format;
@@ -114,6 +115,14 @@ impl Source for Young {
                 hint: None,
             }),
         }
+    }
+
+    fn end_invitations(&self, _name: RevokedName) -> BoxFuture<'static, EndedInvitations> {
+        Box::pin(std::future::ready(EndedInvitations::default()))
+    }
+
+    fn good_from(&self, _invited: &Invited) -> GoodFrom {
+        GoodFrom { good_from: None }
     }
 
     fn leave(&self) -> Leaving {
