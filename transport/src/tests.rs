@@ -1,5 +1,6 @@
 //! Who may connect, over real sockets on loopback.
 
+mod chains;
 mod revoked;
 
 use std::time::Duration;
