@@ -127,8 +127,9 @@ impl Identities {
     }
 }
 
-/// Until something may have changed.
-pub(crate) async fn wait(changes: &mut watch::Receiver<u64>, ends: SystemTime) {
+/// Waits until another judgement may be due: at `ends`, at the next of `changes` ([`Identities::changes`]), and after a minute.
+/// Cancel-safe.
+pub async fn wait(changes: &mut watch::Receiver<u64>, ends: SystemTime) {
     let left = ends.duration_since(now()).unwrap_or_default();
     tokio::select! {
         () = tokio::time::sleep(left.clamp(GRAIN, CLOCK_LOOK)) => {}

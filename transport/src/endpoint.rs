@@ -124,7 +124,9 @@ impl Endpoint {
         protocol: Spoken,
     ) -> Result<Session, DialError> {
         let began = Instant::now();
-        let own = self.identities.judge_held(caller, protocol.own_revocation());
+        let own = self
+            .identities
+            .judge_held(caller, protocol.own_revocation());
         own.map_err(|refusal| DialError::not_good(caller, refusal))?;
         let settings = tuning::dialled(protocol, self.streams_per_peer);
         let (conn, svid) = self

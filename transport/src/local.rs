@@ -63,8 +63,7 @@ impl LocalSession {
     pub async fn ended(&mut self) -> LocalRefusal {
         loop {
             if let Err(refusal) = self.judge_again() {
-                metrics::connection_cut(refusal.refusal());
-                return refusal;
+                return self.cut(refusal);
             }
             wait(&mut self.changes, self.ends).await;
         }
@@ -77,8 +76,14 @@ impl LocalSession {
             return None;
         }
         let refusal = self.judge_again().err()?;
-        metrics::connection_cut(refusal.refusal());
-        Some(refusal)
+        Some(self.cut(refusal))
+    }
+
+    fn cut(&self, refusal: LocalRefusal) -> LocalRefusal {
+        let reason = refusal.refusal();
+        tracing::debug!(caller = %self.caller, callee = %self.callee, reason = reason.as_str(), "local connection cut");
+        metrics::connection_cut(reason);
+        refusal
     }
 
     fn judge_again(&mut self) -> Result<(), LocalRefusal> {

@@ -187,7 +187,10 @@ impl TrustBundle {
         trust_domain: TrustDomain,
         certs: Vec<CertificateDer<'static>>,
     ) -> Result<Self, SvidError> {
-        let roots = certs.iter().map(Root::read).collect::<Result<Vec<_>, _>>()?;
+        let roots = certs
+            .iter()
+            .map(Root::read)
+            .collect::<Result<Vec<_>, _>>()?;
         if roots.is_empty() {
             return Err(SvidError::Empty);
         }

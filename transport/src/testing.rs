@@ -62,10 +62,7 @@ impl Ca {
     }
 
     /// An intermediate below the root, good unless `change` makes it another.
-    pub(crate) fn intermediate(
-        &self,
-        change: impl FnOnce(&mut CertificateParams),
-    ) -> Intermediate {
+    pub(crate) fn intermediate(&self, change: impl FnOnce(&mut CertificateParams)) -> Intermediate {
         let key = KeyPair::generate().unwrap();
         let mut params = authority("test intermediate");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));

@@ -2,9 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose,
-};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose};
 use time::OffsetDateTime;
 
 use super::{BUDGET, dial};
@@ -29,13 +27,21 @@ fn an_intermediate_that_may_not_sign_certificates_vouches_for_nobody() {
     type Change = fn(&mut CertificateParams);
     let cases: [(&str, Change, Option<Refusal>); 9] = [
         ("good", |_| (), None),
-        ("no key usage", |p| p.key_usages.clear(), Some(Refusal::KeyUsage)),
+        (
+            "no key usage",
+            |p| p.key_usages.clear(),
+            Some(Refusal::KeyUsage),
+        ),
         (
             "signs no certificates",
             |p| p.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign],
             Some(Refusal::KeyUsage),
         ),
-        ("no CA", |p| p.is_ca = IsCa::ExplicitNoCa, Some(Refusal::UnknownIssuer)),
+        (
+            "no CA",
+            |p| p.is_ca = IsCa::ExplicitNoCa,
+            Some(Refusal::UnknownIssuer),
+        ),
         (
             "for servers only",
             |p| p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth],
@@ -107,7 +113,10 @@ fn a_root_that_has_ended_vouches_for_nobody() {
         p.not_before = hours(-2);
         p.not_after = hours(-1);
     });
-    assert_eq!(verdict(&ended.bundle(), &leaf(&ended)), Some(Refusal::Expired));
+    assert_eq!(
+        verdict(&ended.bundle(), &leaf(&ended)),
+        Some(Refusal::Expired)
+    );
     let early = Ca::with(|p| {
         p.not_before = hours(1);
         p.not_after = hours(2);
@@ -125,10 +134,7 @@ fn a_root_s_limit_on_cas_below_it_holds() {
     let below = ca
         .intermediate(|_| ())
         .svid(ca.params(&[ca.service("web").as_str()]));
-    assert_eq!(
-        verdict(&ca.bundle(), &below),
-        Some(Refusal::UnknownIssuer)
-    );
+    assert_eq!(verdict(&ca.bundle(), &below), Some(Refusal::UnknownIssuer));
 }
 
 #[test]
