@@ -52,7 +52,7 @@ impl LocalSession {
         match session.judge() {
             Ok(()) => Ok(session),
             Err(refusal) => {
-                metrics::handshake_refused(refusal.refusal());
+                metrics::count_refused(refusal.refusal());
                 Err(refusal)
             }
         }

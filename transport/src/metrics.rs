@@ -80,7 +80,13 @@ pub(crate) fn connection_cut(refusal: Refusal) {
     counter!(CONNECTIONS_CUT, "reason" => reason).increment(1);
 }
 
+/// A handshake was refused.
 pub(crate) fn handshake_refused(refusal: Refusal) {
     tracing::warn!(reason = refusal.as_str(), "handshake refused");
+    count_refused(refusal);
+}
+
+/// A call within this host was refused as a handshake would be. Not logged here: an app may repeat it without a pause.
+pub(crate) fn count_refused(refusal: Refusal) {
     counter!(HANDSHAKES_REFUSED, "reason" => refusal.as_str()).increment(1);
 }
