@@ -216,7 +216,8 @@ fn calls_within_a_host_end_with_their_certificates() {
     local
         .mesh
         .issue(local.n2(), &["a", "hello", "echo"], &["--lifetime", "24h"]);
-    wait_until(crate::PATIENCE, "calls to work again", || {
+    // An instance that failed is first left alone for a while.
+    wait_until(2 * crate::PATIENCE, "calls to work again", || {
         local.get(&mut kept) == (200, None) && local.echoes()
     });
 }
