@@ -224,14 +224,14 @@ where
     }
 }
 
-/// The body of a response to a caller on this node, which ends when policy no longer lets the call through. For a peer
-/// the task that carries the call sees to that; here nobody else looks.
+/// The body of a response to a caller on this node, which ends when the call may not go on. For a peer the task that carries
+/// the call sees to that; here no task does.
 pub struct Judged {
     inner: Body,
     traffic: Arc<Traffic>,
     live: Option<Live>,
     /// Made when there is something to wait for: most bodies are over before.
-    denied: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    cut: Option<Pin<Box<dyn Future<Output = Reason> + Send>>>,
 }
 
 impl Judged {
@@ -240,29 +240,30 @@ impl Judged {
             inner,
             traffic,
             live: Some(live),
-            denied: None,
+            cut: None,
         }
     }
 
-    fn is_denied(&mut self, cx: &mut Context<'_>) -> bool {
-        let is_denied = match (&mut self.live, &mut self.denied) {
-            (Some(live), _) => live.is_denied(),
-            (None, Some(denied)) => denied.as_mut().poll(cx).is_ready(),
-            (None, None) => true,
+    /// Ready with the reason once the call may not go on, and from then on.
+    fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
+        let reason = match (&mut self.live, &mut self.cut) {
+            (Some(live), _) => live.is_cut().map_or(Poll::Pending, Poll::Ready),
+            (None, Some(cut)) => cut.as_mut().poll(cx),
+            (None, None) => Poll::Ready(self.traffic.cut_for().unwrap_or(Reason::Denied)),
         };
-        if is_denied {
-            self.traffic.deny();
-            (self.live, self.denied) = (None, None);
+        if let Poll::Ready(reason) = reason {
+            self.traffic.cut(reason);
+            (self.live, self.cut) = (None, None);
         }
-        is_denied
+        reason
     }
 
-    /// Has the reader woken by a denial too.
-    fn wait(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Has the reader woken by the end of the call too.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
         if let Some(mut live) = self.live.take() {
-            self.denied = Some(Box::pin(async move { live.denied().await }));
+            self.cut = Some(Box::pin(async move { live.cut().await }));
         }
-        self.is_denied(cx)
+        self.poll_cut(cx)
     }
 }
 
@@ -274,13 +275,15 @@ impl HttpBody for Judged {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if !self.is_denied(cx) {
+        let mut cut = self.poll_cut(cx);
+        if cut.is_pending() {
             let polled = Pin::new(&mut self.inner).poll_frame(cx);
-            if polled.is_ready() || !self.wait(cx) {
+            if polled.is_ready() {
                 return polled;
             }
+            cut = self.wait(cx);
         }
-        Poll::Ready(Some(Err(Reason::Denied.as_str().into())))
+        cut.map(|reason| Some(Err(reason.as_str().into())))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -13,7 +13,7 @@ use http::{HeaderMap, Request, Response, StatusCode, request};
 use starling_transport::h3::{
     ConnectRequest, Exchange, Limits, RecvBody, Responder, TunnelResponder,
 };
-use starling_transport::{Session, SpiffeId};
+use starling_transport::{LocalRefusal, LocalSession, Session, SpiffeId};
 use tokio::net::TcpStream;
 
 use crate::apps;
@@ -98,7 +98,7 @@ async fn answer(
     };
     tokio::select! {
         () = deliver(caller, responder, response) => {}
-        () = denied(&mut live, &traffic) => {}
+        () = cut(&mut live, &traffic) => {}
     }
 }
 
@@ -113,11 +113,10 @@ async fn unless_gone<T>(
     }
 }
 
-/// Resolves when policy no longer lets a call through whose response is on its way.
-async fn denied(live: &mut Live, traffic: &Traffic) {
-    live.denied().await;
+/// Resolves when a call may not go on whose response is on its way.
+async fn cut(live: &mut Live, traffic: &Traffic) {
     // The access line ends with the body, which ends with this choice.
-    traffic.deny();
+    traffic.cut(live.cut().await);
 }
 
 async fn deliver(caller: &SpiffeId, responder: Responder, response: Response<Body>) {
@@ -146,13 +145,13 @@ async fn switch(
         Some(side) => match responder.accept(response.into_parts().0.headers).await {
             Ok(tunnel) => {
                 let idle = host.config.load().limits.idle;
-                return upgrade::with_peer(side, tunnel, idle, live.denied()).await;
+                return upgrade::with_peer(side, tunnel, idle, live.cut()).await;
             }
             Err(error) => Err(error),
         },
         None => tokio::select! {
             told = responder.refuse(upgrade::refusal(response)) => told,
-            () = denied(&mut live, &traffic) => return,
+            () = cut(&mut live, &traffic) => return,
         },
     };
     if let Err(error) = told {
@@ -160,15 +159,16 @@ async fn switch(
     }
 }
 
-/// A request of a caller on this node, answered as one of a peer would be.
+/// A request of a caller on this node over `session`, answered as one of a peer would be.
 pub async fn local(
     host: &Host,
     caller: &SpiffeId,
     callee: &SpiffeId,
+    session: LocalSession,
     request: Request<Body>,
 ) -> Response<Body> {
     let (method, uri) = (request.method(), request.uri());
-    let mut live = Live::request(&host.policy, caller, callee, method, uri);
+    let mut live = Live::request(&host.policy, caller, callee, method, uri).over(session);
     let (mut response, traffic) = http(host, &mut live, request).await;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         upgrade::judged(&mut response, live);
@@ -196,7 +196,7 @@ async fn http(
             let work = forward(host, entry, &verdict, &caller, request, &mut line);
             tokio::select! {
                 outcome = work => outcome,
-                () = live.denied() => Err(Reason::Denied.into()),
+                reason = live.cut() => Err(reason.into()),
             }
         }
         Err(refused) => Err(refused.note(&mut line).into()),
@@ -301,8 +301,8 @@ async fn carry(host: Arc<Host>, session: &Session, request: ConnectRequest) {
     match request.accept(HeaderMap::new()).await {
         Ok(tunnel) => {
             let (idle, traffic) = (config.limits.idle, line.traffic().clone());
-            let (socket, denied) = (socket.into(), live.denied());
-            let ended = pump::tunnel(socket, tunnel, End::Callee, idle, &traffic, denied).await;
+            let (socket, cut) = (socket.into(), live.cut());
+            let ended = pump::tunnel(socket, tunnel, End::Callee, idle, &traffic, cut).await;
             if let Err(reason) = ended {
                 line.fail(reason);
             }
@@ -320,7 +320,8 @@ pub async fn local_socket(
     caller: &SpiffeId,
     callee: &SpiffeId,
 ) -> Result<(TcpStream, Live), Reason> {
-    let live = Live::connection(&host.policy, caller, callee);
+    let session = open_local(host, caller, callee)?;
+    let live = Live::connection(&host.policy, caller, callee).over(session);
     let connect = host.config.load().limits.connect;
     let entry = host.policy.current().entry(live.callee()).cloned();
     let judged = judge(host, &live, entry.as_deref(), Protocol::Tcp);
@@ -330,6 +331,22 @@ pub async fn local_socket(
         caller: Some(caller.as_str()),
     };
     Ok((apps::open(&entry.service, connect, origin).await?, live))
+}
+
+/// What a handshake would prove if the two apps were on different hosts.
+pub fn open_local(
+    host: &Host,
+    caller: &SpiffeId,
+    callee: &SpiffeId,
+) -> Result<LocalSession, Reason> {
+    LocalSession::open(&host.identities, caller, callee).map_err(|refusal| {
+        let error: &(dyn std::error::Error + 'static) = &refusal;
+        tracing::debug!(%caller, %callee, error, "call within this host refused");
+        match refusal {
+            LocalRefusal::Caller(_) => Reason::NoIdentity,
+            LocalRefusal::Callee(_) => Reason::WrongIdentity,
+        }
+    })
 }
 
 /// A call that goes no further.

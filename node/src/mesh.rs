@@ -103,8 +103,8 @@ pub struct BundleVerifier(pub Arc<Identities>);
 impl Verifier for BundleVerifier {
     fn prove(&self, chain: &[Vec<u8>]) -> Result<Proven, ProofError> {
         let trust = self.0.current().trust.clone();
-        let leaf = trust.verify_der(chain, SystemTime::now());
-        let leaf = leaf.map_err(|refusal| {
+        let proven = trust.verify_der_until(chain, SystemTime::now());
+        let (leaf, ends) = proven.map_err(|refusal| {
             tracing::debug!(
                 reason = refusal.as_str(),
                 "a record's certificate was refused"
@@ -114,7 +114,7 @@ impl Verifier for BundleVerifier {
         Ok(Proven {
             identity: leaf.id.as_str().into(),
             not_before: unix_s(leaf.not_before),
-            not_after: unix_s(leaf.not_after),
+            not_after: unix_s(ends),
             public_key: leaf.public_key,
         })
     }

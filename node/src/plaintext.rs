@@ -1,17 +1,19 @@
 //! Callers without the mesh, while a service is permissive: its `plaintext` address is open, and who still comes there is
-//! counted and shown. In every other mode it is closed.
+//! counted and shown. In every other mode it is closed, and while the service's own certificate is not good: a service that
+//! is revoked must not be reached by this address instead.
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::header::UPGRADE;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use starling_gossip::ServiceName;
+use starling_transport::credential;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -90,13 +92,15 @@ impl Plaintext {
 
 type Key = (ServiceName, SocketAddr);
 
-/// Keeps the plaintext addresses open that policy wants open, and no others. Never ends.
+/// Keeps the plaintext addresses open that policy wants open and certificates allow, and no others. Never ends.
 pub async fn follow(host: Arc<Host>) {
     let mut changes = host.policy.changes();
+    let mut identities = host.identities.changes();
     let mut open: HashMap<Key, CancellationToken> = HashMap::new();
     let mut failed: HashSet<Key> = HashSet::new();
     loop {
-        let wanted = wanted(&host);
+        identities.mark_unchanged();
+        let Wanted { keys: wanted, ends } = Wanted::now(&host);
         open.retain(|key, closed| {
             let is_wanted = wanted.contains(key);
             if !is_wanted {
@@ -130,19 +134,37 @@ pub async fn follow(host: Arc<Host>) {
             changed = changes.changed() => if changed.is_err() {
                 return std::future::pending().await;
             },
+            () = credential::wait(&mut identities, ends) => {}
             () = tokio::time::sleep(RETRY_EVERY), if !failed.is_empty() => {}
         }
     }
 }
 
-fn wanted(host: &Host) -> HashSet<Key> {
-    let policy = host.policy.current();
-    let permissive = policy
-        .entries()
-        .filter(|entry| entry.mode == Mode::Permissive);
-    permissive
-        .filter_map(|entry| Some((entry.service.name.clone(), entry.service.plaintext?)))
-        .collect()
+/// The addresses that are to be open.
+struct Wanted {
+    keys: HashSet<Key>,
+    /// When a certificate ends and one of them has to be closed.
+    ends: SystemTime,
+}
+
+impl Wanted {
+    fn now(host: &Host) -> Self {
+        let mut keys = HashSet::new();
+        let mut ends = SystemTime::now() + RETRY_EVERY;
+        for entry in host.policy.current().entries() {
+            let Some(address) = entry.service.plaintext else {
+                continue;
+            };
+            let name = &entry.service.name;
+            if entry.mode == Mode::Permissive
+                && let Ok(end) = host.identities.judge_own(&host.service_id(name))
+            {
+                keys.insert((name.clone(), address));
+                ends = ends.min(end);
+            }
+        }
+        Self { keys, ends }
+    }
 }
 
 /// Takes connections until `closed`, which cuts those under way, or until the host drains.
@@ -221,7 +243,7 @@ async fn tcp(
         Ok(app) => {
             let (socket, app) = (socket.into(), app.into());
             let traffic = [&**line.traffic()];
-            pump::sockets(socket, app, limits.idle, &traffic, closed.cancelled()).await
+            pump::sockets(socket, app, limits.idle, &traffic, denied(closed)).await
         }
         Err(reason) => {
             pump::reset(&socket);
@@ -253,8 +275,14 @@ async fn http(
     });
     let conversation = conversation::serve(socket, service, &limits, &drain);
     if closed.run_until_cancelled(conversation).await.is_some() {
-        next.run(limits.idle, closed.cancelled()).await;
+        next.run(limits.idle, denied(&closed)).await;
     }
+}
+
+/// Resolves when the address is closed.
+async fn denied(closed: &CancellationToken) -> Reason {
+    closed.cancelled().await;
+    Reason::Denied
 }
 
 async fn call(
@@ -354,7 +382,7 @@ const CONNECTIONS_MAX: usize = 1024;
 /// Addresses remembered, over all services: about 100 bytes each.
 const ADDRESSES_MAX: usize = 256;
 
-/// How often an address that could not be opened is tried again.
+/// How often an address that could not be opened is tried again, and certificates are looked at that may be good by now.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
 
 /// How long the accept loop rests after an error.

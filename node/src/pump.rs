@@ -49,14 +49,14 @@ impl From<TcpStream> for Socket {
 }
 
 /// Pumps until both halves have ended. Whatever breaks is passed on: a reset of the socket resets the tunnel and the
-/// other way round. Broken off when `denied` resolves.
+/// other way round. Broken off for the reason that `cut` resolves with.
 pub async fn tunnel(
     socket: Socket,
     tunnel: Tunnel,
     end: End,
     idle: Duration,
     traffic: &Traffic,
-    denied: impl Future<Output = ()>,
+    cut: impl Future<Output = Reason>,
 ) -> Result<(), Reason> {
     let Socket {
         stream: mut socket,
@@ -70,7 +70,7 @@ pub async fn tunnel(
     let ended = tokio::select! {
         both = async { tokio::try_join!(up, down) } => both.map(drop),
         () = activity.idle_for(idle) => Err(Reason::Idle),
-        () = denied => Err(Reason::Denied),
+        reason = cut => Err(reason),
     };
     if ended.is_err() {
         send.reset();
@@ -81,13 +81,13 @@ pub async fn tunnel(
 }
 
 /// Pumps between two local sockets: caller and callee on one node. Every one of `traffic` counts all of it. Broken off
-/// when `denied` resolves.
+/// for the reason that `cut` resolves with.
 pub async fn sockets(
     caller: Socket,
     callee: Socket,
     idle: Duration,
     traffic: &[&Traffic],
-    denied: impl Future<Output = ()>,
+    cut: impl Future<Output = Reason>,
 ) -> Result<(), Reason> {
     let activity = Activity::new();
     let (from_caller, from_callee) = (caller.early, callee.early);
@@ -112,7 +112,7 @@ pub async fn sockets(
         tokio::select! {
             both = async { tokio::try_join!(up, down) } => both.map(drop).map_err(|_broken| Reason::UpstreamReset),
             () = activity.idle_for(idle) => Err(Reason::Idle),
-            () = denied => Err(Reason::Denied),
+            reason = cut => Err(reason),
         }
     };
     if ended.is_err() {

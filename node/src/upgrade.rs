@@ -40,7 +40,7 @@ pub struct Side {
     way: Way,
     /// Of a callee on this node, whose line ends with the connection.
     line: Option<AccessLine>,
-    /// The same call, for as long as policy lets it through.
+    /// The same call, for as long as it may go on.
     live: Option<Live>,
 }
 
@@ -86,7 +86,7 @@ pub fn with_line(mut response: Response<Body>, line: AccessLine) -> Response<Bod
     response
 }
 
-/// Has the side that an answer brings last no longer than policy lets it, for a caller on this node.
+/// Has the side that an answer brings last no longer than the call may, for a caller on this node.
 pub fn judged(response: &mut Response<Body>, live: Live) {
     if let Some(side) = Switched::take(response.extensions_mut()) {
         let live = Some(live);
@@ -170,19 +170,19 @@ pub fn refused<B>(mut response: Response<B>) -> Response<B> {
     response
 }
 
-/// Callee's agent: carries bytes between the app that agreed and the peer that asked, until both are done or `denied`
+/// Callee's agent: carries bytes between the app that agreed and the peer that asked, until both are done or `cut`
 /// resolves.
 pub async fn with_peer(
     side: Side,
     tunnel: Tunnel,
     idle: Duration,
-    denied: impl Future<Output = ()>,
+    cut: impl Future<Output = Reason>,
 ) {
     let (Way::App(socket), Some(line)) = (side.way, side.line) else {
         return;
     };
     let traffic = line.traffic().clone();
-    let ended = pump::tunnel(socket, tunnel, End::Callee, idle, &traffic, denied).await;
+    let ended = pump::tunnel(socket, tunnel, End::Callee, idle, &traffic, cut).await;
     end(line, ended);
 }
 
@@ -226,7 +226,7 @@ impl Next {
     }
 
     /// Carries bytes if the connection has become another protocol's, until both sides are done or `closed` resolves.
-    pub async fn run(&self, idle: Duration, closed: impl Future<Output = ()>) {
+    pub async fn run(&self, idle: Duration, closed: impl Future<Output = Reason>) {
         let switch = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(switch) = switch {
             Box::pin(switch.run(idle, closed)).await;
@@ -235,7 +235,7 @@ impl Next {
 }
 
 impl Switch {
-    async fn run(self, idle: Duration, closed: impl Future<Output = ()>) {
+    async fn run(self, idle: Duration, closed: impl Future<Output = Reason>) {
         let Some(app) = self.app.await.ok().and_then(socket) else {
             end(self.line, Err(Reason::CallerGone));
             return;
@@ -259,13 +259,13 @@ impl Switch {
                     .flatten()
                     .map(|line| &**line.traffic())
                     .collect();
-                let denied = async {
+                let cut = async {
                     match &mut live {
-                        Some(live) => live.denied().await,
+                        Some(live) => live.cut().await,
                         None => closed.await,
                     }
                 };
-                pump::sockets(app, callee, idle, &traffic, denied).await
+                pump::sockets(app, callee, idle, &traffic, cut).await
             }
         };
         if let Some(line) = theirs {

@@ -12,6 +12,7 @@ mod fail_closed;
 mod grpc;
 mod http;
 mod lifecycle;
+mod local_calls;
 mod memory;
 mod policy;
 mod prometheus;

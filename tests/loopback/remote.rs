@@ -1,7 +1,9 @@
 //! The dashboard for those who are not on its host: who gets in, and how everybody else is turned away.
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use harness::process::leashed;
 use harness::{Mesh, Need, Node, browser, need, peers, turn, wait_until};
@@ -37,15 +39,32 @@ impl Desk {
 
     /// A real client that knows the mesh's root. `url` may hold a name; all lead to n1.
     fn curl(&self, url: &str, options: &[&str]) -> Answer {
+        Answer::of(self.client(url, &[&["-i", "--max-time", "20"], options].concat()))
+    }
+
+    fn client(&self, url: &str, options: &[&str]) -> Command {
         let (ip, port) = self.address.rsplit_once(':').expect("a port");
         let mut curl = leashed("curl");
-        curl.args(["-sS", "-i", "--max-time", "20", "--cacert"]);
+        curl.args(["-sS", "--cacert"]);
         curl.arg(self.state("n1", "trust.pem"));
         for name in NAMES {
             curl.args(["--resolve", &format!("{name}:{port}:{ip}")]);
         }
         curl.args(options).arg(url.replace("PORT", port));
-        Answer::of(curl)
+        curl
+    }
+
+    /// The event stream, of which something has come.
+    fn events(&self, options: &[&str]) -> Events {
+        let url = "https://n1.node.mesh.test:PORT/v1/events";
+        let mut curl = self.client(url, &[&["-N", "--max-time", "60"], options].concat());
+        curl.stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = curl.spawn().expect("curl runs");
+        let mut stream = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut line = String::new();
+        stream.read_line(&mut line).expect("an event comes");
+        assert!(line.starts_with("data: "), "{line}");
+        Events { child, stream }
     }
 
     /// By the name in the node's certificate.
@@ -87,6 +106,25 @@ impl Answer {
             self.status == status && self.text.contains(word),
             "not {status} with {word:?}: {self:?}"
         );
+    }
+}
+
+/// An open event stream.
+struct Events {
+    child: Child,
+    stream: BufReader<std::process::ChildStdout>,
+}
+
+impl Events {
+    /// How long after `from` the agent ends it.
+    fn ends(mut self, from: Instant) -> Duration {
+        let mut rest = Vec::new();
+        self.stream
+            .read_to_end(&mut rest)
+            .expect("a pipe can be read");
+        let after = from.elapsed();
+        self.child.wait().expect("curl ends with its stream");
+        after
     }
 }
 
@@ -261,4 +299,62 @@ fn a_certificate_of_the_mesh_opens_it_if_it_is_named() {
     wait_until(crate::PATIENCE, "ops to be refused", || {
         with("n1", "svc/ops").status == 0
     });
+}
+
+#[test]
+fn a_revocation_ends_streams_and_kept_connections_of_the_remote_door() {
+    need!(Need::Agent, Need::Program("curl"));
+    let _turn = turn::shared();
+    let desk = Desk::open();
+    let (alice, alices_key) = desk.mesh.operator_with_key("alice", "see");
+    let root = desk
+        .mesh
+        .operator("root", "revocation")
+        .display()
+        .to_string();
+    let revoke = |what: &str| {
+        let signed = ["--reason", "lost", "--key", &root, "--yes"];
+        desk.n1().must(&[&["revoke", what], &signed[..]].concat());
+        Instant::now()
+    };
+
+    // By the pass of an operator whose key is revoked.
+    let pass = desk.pass(&alice.display().to_string(), &[]);
+    let by_pass = desk.events(&["-H", &format!("starling-pass: {pass}")]);
+    let after = by_pass.ends(revoke(&alices_key));
+    assert!(after < crate::SEEN, "a pass's stream ended after {after:?}");
+    eprintln!("measured: a pass's event stream ended {after:?} after the command");
+
+    // By a certificate whose issuer is revoked.
+    let file = |end: &str| {
+        let file = desk.state("n1", &format!("svc/ops.{end}"));
+        file.display().to_string()
+    };
+    let (cert, key) = (file("pem"), file("key"));
+    let ops = ["--cert", &cert, "--key", &key];
+    let events = desk.events(&ops);
+    // Two requests a second, over one connection as long as that lasts. What is written to stderr is not held in a buffer.
+    let url = "https://n1.node.mesh.test:PORT/readyz?[1-16]";
+    let told = "%{stderr}%{http_code} %{num_connects}\\n";
+    let options = ["--rate", "2/s", "-o", "/dev/null", "-w", told];
+    let mut kept = desk.client(url, &[&ops[..], &options].concat());
+    kept.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut kept = kept.spawn().expect("curl runs");
+    let lines = BufReader::new(kept.stderr.take().expect("it is piped")).lines();
+    let lines = lines.map(|line| line.expect("a pipe can be read"));
+    // Beside the codes stand curl's own errors.
+    let mut codes = lines.filter(|line| !line.starts_with("curl:"));
+    let before: Vec<_> = codes.by_ref().take(4).collect();
+    assert_eq!(before, ["200 1", "200 0", "200 0", "200 0"]);
+    let after = events.ends(revoke("issuer/n1"));
+    assert!(after < crate::SEEN, "an event stream ended after {after:?}");
+    eprintln!("measured: a certificate's event stream ended {after:?} after the command");
+    let after: Vec<_> = codes.collect();
+    kept.wait().expect("curl ends");
+    // One request may have been on its way.
+    let good = after.iter().take_while(|code| code.starts_with("200"));
+    let good = good.count();
+    eprintln!("measured: {good} more answers on a kept connection, two are asked for a second");
+    let refused = after[good..].iter().all(|code| code.starts_with("000"));
+    assert!(good <= 1 && after.len() == 12 && refused, "{after:?}");
 }

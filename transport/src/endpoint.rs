@@ -16,14 +16,15 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::time::Instant;
 
+use crate::credential::{Credential, OwnRevocation};
 use crate::h3::StartError;
 use crate::heard::Heard;
 use crate::identities::{CalleeVerifier, CallerSvid, CallerVerifier, Identities, ServerSvids};
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::links::{Link, Links};
 use crate::metrics;
-use crate::session::{Protocol as Spoken, Session};
-use crate::svid::{Leaf, Refusal, Svid, TrustBundle};
+use crate::session::{Protocol as Spoken, Session, SessionRefused};
+use crate::svid::{Refusal, Svid, TrustBundle};
 use crate::tuning;
 
 /// What [`Endpoint::bind`] needs to know.
@@ -123,20 +124,25 @@ impl Endpoint {
         protocol: Spoken,
     ) -> Result<Session, DialError> {
         let began = Instant::now();
+        let own = self
+            .identities
+            .judge_held(caller, protocol.own_revocation());
+        own.map_err(|refusal| DialError::not_good(caller, refusal))?;
         let settings = tuning::dialled(protocol, self.streams_per_peer);
         let (conn, svid) = self
             .connect(&self.quinn, caller, callee, addr, protocol, settings)
             .await?;
         metrics::connected("dialled", protocol, began.elapsed());
-        let leaf = peer_leaf(&conn).ok_or(DialError::NoIdentity { addr })?;
-        Ok(Session::new(
-            conn,
-            protocol,
-            svid.leaf(),
-            leaf,
-            Arc::clone(&self.identities),
-            &self.links,
-        ))
+        let peer = peer_credential(&conn).ok_or(DialError::NoIdentity { addr })?;
+        let (local, identities) = ((&svid).into(), Arc::clone(&self.identities));
+        let session = Session::new(conn, protocol, local, peer, identities, &self.links);
+        session.map_err(|refused| match refused {
+            SessionRefused::Own(refusal) => DialError::not_good(caller, refusal),
+            SessionRefused::Peer(refusal) => {
+                metrics::handshake_refused(refusal);
+                DialError::WrongIdentity { addr }
+            }
+        })
     }
 
     /// One handshake over `socket`; returns the connection and what we proved on it.
@@ -153,11 +159,11 @@ impl Endpoint {
         let svid = set.svid(caller).ok_or_else(|| DialError::NotOurs {
             caller: caller.clone(),
         })?;
-        if svid.leaf().time_left(now()).is_zero() {
-            return Err(DialError::Expired {
-                caller: caller.clone(),
-            });
-        }
+        // A peer would refuse it only after the handshake.
+        let own = self
+            .identities
+            .judge_held(caller, OwnRevocation::LeftToPeer);
+        own.map_err(|refusal| DialError::not_good(caller, refusal))?;
         let verifier = CalleeVerifier {
             trust: set.trust.clone(),
             expected: callee.clone(),
@@ -286,11 +292,13 @@ pub enum DialError {
         /// Who was to call.
         caller: SpiffeId,
     },
-    /// Our own certificate has ended; a peer would refuse it only after the handshake.
-    #[error("this node's certificate of {caller} has expired")]
-    Expired {
+    /// Our own certificate has ended, is revoked or leads to no root of ours; peers would refuse it.
+    #[error("this node's certificate of {caller} is not good: {refusal}")]
+    OwnCertificate {
         /// Who was to call.
         caller: SpiffeId,
+        /// Why a peer would refuse it.
+        refusal: Refusal,
     },
     /// No answer in time.
     #[error("no answer from {addr} within {budget:?}")]
@@ -368,7 +376,7 @@ impl DialError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NotOurs { .. } => "not_ours",
-            Self::Expired { .. } => "expired",
+            Self::OwnCertificate { refusal, .. } => refusal.as_str(),
             Self::TimedOut { .. } => "timed_out",
             Self::Address { .. } => "address",
             Self::Socket { .. } => "socket",
@@ -379,6 +387,18 @@ impl DialError {
             Self::Start { .. } => "start",
             Self::Tls { .. } => "tls",
             Self::BackingOff { .. } => "backing_off",
+        }
+    }
+
+    fn not_good(caller: &SpiffeId, refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoCertificate => Self::NotOurs {
+                caller: caller.clone(),
+            },
+            refusal => Self::OwnCertificate {
+                caller: caller.clone(),
+                refusal,
+            },
         }
     }
 
@@ -463,19 +483,15 @@ async fn finish_handshake(
     let data = conn.handshake_data()?.downcast::<HandshakeData>().ok()?;
 
     let protocol = Spoken::from_alpn(data.protocol.as_deref()?)?;
-    let leaf = peer_leaf(&conn)?;
+    let peer = peer_credential(&conn)?;
     let set = identities.current();
     let name = data.server_name?;
-    let ours = set.by_server_name(&name)?;
+    let local = set.by_server_name(&name)?.into();
     metrics::connected("accepted", protocol, began.elapsed());
-    Some(Session::new(
-        conn,
-        protocol,
-        ours.leaf(),
-        leaf,
-        Arc::clone(&identities),
-        links,
-    ))
+    let session = Session::new(conn, protocol, local, peer, identities, links);
+    session
+        .inspect_err(|refused| metrics::handshake_refused(refused.refusal()))
+        .ok()
 }
 
 /// What our own TLS refused without asking the verifier: the alerts of RFC 8446 §6.2 `certificate_required` and
@@ -491,8 +507,8 @@ fn refusal_in_alert(error: &ConnectionError) -> Option<Refusal> {
     }
 }
 
-pub(crate) fn peer_leaf(conn: &quinn::Connection) -> Option<Leaf> {
-    Leaf::parse(peer_chain(conn)?.first()?).ok()
+pub(crate) fn peer_credential(conn: &quinn::Connection) -> Option<Credential> {
+    Credential::new(peer_chain(conn)?).ok()
 }
 
 pub(crate) fn peer_chain(conn: &quinn::Connection) -> Option<Vec<CertificateDer<'static>>> {

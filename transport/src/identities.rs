@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use ::metrics::counter;
@@ -67,9 +68,37 @@ impl IdentitySet {
 /// every live connection looks again whether it still may stand.
 #[derive(Debug)]
 pub struct Identities {
-    current: ArcSwap<IdentitySet>,
+    current: ArcSwap<InForce>,
     revision: watch::Sender<u64>,
     refused: ArcSwapOption<RefusedByPeer>,
+}
+
+/// A set, with what is known of its SVIDs by its own trust.
+#[derive(Debug)]
+pub(crate) struct InForce {
+    pub(crate) set: Arc<IdentitySet>,
+    /// When each of them was found good, and until when it is.
+    good: RwLock<BTreeMap<SpiffeId, Range<SystemTime>>>,
+}
+
+impl InForce {
+    fn new(set: IdentitySet) -> Self {
+        Self {
+            set: Arc::new(set),
+            good: RwLock::default(),
+        }
+    }
+
+    pub(crate) fn good(&self, id: &SpiffeId) -> Option<Range<SystemTime>> {
+        let good = self.good.read().unwrap_or_else(PoisonError::into_inner);
+        good.get(id).cloned()
+    }
+
+    /// Only of SVIDs of the set, which bounds the table.
+    pub(crate) fn note_good(&self, id: &SpiffeId, when: Range<SystemTime>) {
+        let mut good = self.good.write().unwrap_or_else(PoisonError::into_inner);
+        good.insert(id.clone(), when);
+    }
 }
 
 /// A peer did not accept a certificate of ours.
@@ -125,7 +154,7 @@ impl Identities {
     /// Starts with `set`.
     pub fn new(set: IdentitySet) -> Arc<Self> {
         Arc::new(Self {
-            current: ArcSwap::from_pointee(set),
+            current: ArcSwap::from_pointee(InForce::new(set)),
             revision: watch::Sender::new(0),
             refused: ArcSwapOption::empty(),
         })
@@ -133,6 +162,10 @@ impl Identities {
 
     /// The set in force now.
     pub fn current(&self) -> Arc<IdentitySet> {
+        Arc::clone(&self.current.load().set)
+    }
+
+    pub(crate) fn in_force(&self) -> Arc<InForce> {
         self.current.load_full()
     }
 
@@ -155,7 +188,7 @@ impl Identities {
 
     fn swap(&self, next: impl FnMut(&IdentitySet) -> IdentitySet) {
         let mut next = next;
-        self.current.rcu(|old| next(old));
+        self.current.rcu(|old| InForce::new(next(&old.set)));
         self.revision.send_modify(|revision| *revision += 1);
     }
 
@@ -198,7 +231,7 @@ pub(crate) struct ServerSvids(pub(crate) Arc<Identities>);
 
 impl ResolvesServerCert for ServerSvids {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let set = self.0.current.load();
+        let set = self.0.current();
         let svid = hello
             .server_name()
             .and_then(|name| set.by_server_name(name));
@@ -250,7 +283,7 @@ impl ClientCertVerifier for CallerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let trust = self.identities.current.load().trust.clone();
+        let trust = self.identities.current().trust.clone();
         judge(&trust, leaf, intermediates, now, None).map(|()| ClientCertVerified::assertion())
     }
 

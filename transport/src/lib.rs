@@ -4,6 +4,8 @@
 //! other end of a connection and carries requests, tunnels and messages between two proven identities.
 #![warn(missing_docs)]
 
+mod chain;
+pub mod credential;
 pub mod endpoint;
 pub mod h3;
 mod heard;
@@ -11,6 +13,7 @@ pub mod identities;
 pub mod identity;
 pub mod join;
 pub mod links;
+pub mod local;
 pub mod messages;
 pub mod metrics;
 pub mod path;
@@ -21,9 +24,11 @@ pub mod svid;
 pub mod tls;
 mod tuning;
 
+pub use credential::Credential;
 pub use endpoint::{BindError, Callee, DialError, Endpoint, Options};
 pub use identities::{Identities, IdentitySet, RefusedByPeer, WhyRefused};
 pub use identity::{IdentityError, IdentityKind, SpiffeId, TrustDomain};
+pub use local::{LocalRefusal, LocalSession};
 pub use messages::{Courier, MessageError, Parcel};
 pub use path::Path;
 pub use pool::Pool;

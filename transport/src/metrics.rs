@@ -13,7 +13,7 @@ pub const HANDSHAKES_REFUSED: &str = "starling_handshakes_refused_total";
 pub const CONNECTIONS: &str = "starling_mesh_connections_total";
 /// How long the handshakes of those took, by the same.
 pub const HANDSHAKE_DURATION: &str = "starling_handshake_duration_seconds";
-/// Connections closed because a certificate ended or is no longer trusted, by `reason`.
+/// Connections closed because a certificate ended, was revoked or is no longer trusted, by `reason`; local ones too.
 pub const CONNECTIONS_CUT: &str = "starling_mesh_connections_cut_total";
 /// Connections that a peer closed because of our certificate, by `reason`.
 pub const REFUSED_BY_PEERS: &str = "starling_refused_by_peers_total";
@@ -29,7 +29,7 @@ pub fn describe() {
     describe_counter!(
         HANDSHAKES_REFUSED,
         Unit::Count,
-        "Handshakes refused for who the peer is, by reason; without those that never spoke TLS"
+        "Handshakes refused for who the peer is, by reason, and calls within this host likewise; without those that never spoke TLS"
     );
     describe_counter!(
         CONNECTIONS,
@@ -44,7 +44,7 @@ pub fn describe() {
     describe_counter!(
         CONNECTIONS_CUT,
         Unit::Count,
-        "Connections closed because a certificate ended or lost its trust"
+        "Connections closed because a certificate ended, was revoked or lost its trust; between apps of this host too"
     );
     describe_counter!(
         REFUSED_BY_PEERS,
@@ -71,7 +71,22 @@ pub(crate) fn connected(side: &'static str, protocol: Protocol, took: Duration) 
         .record(took.as_secs_f64());
 }
 
+/// A connection was closed because one of its two ends is no longer good.
+pub(crate) fn connection_cut(refusal: Refusal) {
+    let reason = match refusal {
+        Refusal::Expired | Refusal::Revoked | Refusal::RevokedIssuer => refusal.as_str(),
+        _ => "untrusted",
+    };
+    counter!(CONNECTIONS_CUT, "reason" => reason).increment(1);
+}
+
+/// A handshake was refused.
 pub(crate) fn handshake_refused(refusal: Refusal) {
     tracing::warn!(reason = refusal.as_str(), "handshake refused");
+    count_refused(refusal);
+}
+
+/// A call within this host was refused as a handshake would be. Not logged here: an app may repeat it without a pause.
+pub(crate) fn count_refused(refusal: Refusal) {
     counter!(HANDSHAKES_REFUSED, "reason" => refusal.as_str()).increment(1);
 }

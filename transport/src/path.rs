@@ -6,7 +6,7 @@ use std::time::Duration;
 use quinn::Endpoint as QuinnEndpoint;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::endpoint::{Callee, DialError, Endpoint, peer_leaf};
+use crate::endpoint::{Callee, DialError, Endpoint, peer_credential};
 use crate::identity::SpiffeId;
 use crate::session::Protocol;
 use crate::svid::Leaf;
@@ -58,7 +58,8 @@ impl Endpoint {
         let handshake = began.elapsed();
         let mtu = settled_mtu(&conn, began + budget).await;
         let rtt = conn.rtt();
-        let peer = peer_leaf(&conn).ok_or(DialError::NoIdentity { addr })?;
+        let peer = peer_credential(&conn).ok_or(DialError::NoIdentity { addr })?;
+        let peer = peer.leaf().clone();
         conn.close(CLOSE_NO_ERROR.into(), b"");
         if other.is_some() {
             // Its socket goes with it, and the peer should hear of the end before.

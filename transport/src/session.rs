@@ -4,16 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use ::metrics::counter;
-use tokio::sync::watch;
-
-use crate::endpoint::{now, peer_chain};
+use crate::credential::{Credential, OwnRevocation};
+use crate::endpoint::now;
 use crate::h3::{Acceptor, Limits, StartError};
 use crate::identities::{Identities, RefusedByPeer, WhyRefused};
 use crate::identity::SpiffeId;
 use crate::links::Links;
 use crate::metrics;
-use crate::svid::Leaf;
+use crate::svid::{Leaf, Refusal};
 
 /// What is spoken on a connection, agreed by ALPN (RFC 7301).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,6 +29,14 @@ impl Protocol {
         match self {
             Self::H3 => b"h3",
             Self::Gossip => b"starling-gossip/1",
+        }
+    }
+
+    /// Only gossip may go on with a revoked certificate of ours, for as long as the peer accepts it.
+    pub(crate) fn own_revocation(self) -> OwnRevocation {
+        match self {
+            Self::H3 => OwnRevocation::Ends,
+            Self::Gossip => OwnRevocation::LeftToPeer,
         }
     }
 
@@ -55,33 +61,36 @@ pub struct Session {
     conn: quinn::Connection,
     protocol: Protocol,
     local: SpiffeId,
-    peer: Arc<Leaf>,
+    peer: Credential,
     ends: SystemTime,
 }
 
 impl Session {
+    /// A session over `conn`, unless one of the two ends stopped being good since the handshake. From then on it is closed as
+    /// soon as one does.
     pub(crate) fn new(
         conn: quinn::Connection,
         protocol: Protocol,
-        local: &Leaf,
-        peer: Leaf,
+        local: Credential,
+        peer: Credential,
         identities: Arc<Identities>,
         links: &Links,
-    ) -> Self {
-        let ends = local.not_after.min(peer.not_after);
-        let guarded = guard_validity(conn.clone(), local.id.clone(), ends, identities);
+    ) -> Result<Self, SessionRefused> {
+        let ends = judge(&identities, protocol, &local, &peer);
+        let ends = ends.inspect_err(|_refused| conn.close(CLOSE_NO_ERROR.into(), b""))?;
+        let session = Self {
+            conn: conn.clone(),
+            protocol,
+            local: local.id().clone(),
+            peer: peer.clone(),
+            ends,
+        };
         let (links, id) = (links.clone(), links.began(conn.clone()));
         tokio::spawn(async move {
-            guarded.await;
+            guard_validity(conn, protocol, local, peer, &identities).await;
             links.ended(id);
         });
-        Self {
-            conn,
-            protocol,
-            local: local.id.clone(),
-            peer: Arc::new(peer),
-            ends,
-        }
+        Ok(session)
     }
 
     /// Whom this end proved.
@@ -91,15 +100,15 @@ impl Session {
 
     /// Whom the other end proved.
     pub fn peer(&self) -> &SpiffeId {
-        &self.peer.id
+        self.peer.id()
     }
 
     /// The certificate by which the other end proved it.
     pub fn peer_leaf(&self) -> &Leaf {
-        &self.peer
+        self.peer.leaf()
     }
 
-    /// When it ends because one of the two certificates does.
+    /// When it ends because a certificate of one of the two chains does.
     pub fn ends(&self) -> SystemTime {
         self.ends
     }
@@ -148,33 +157,58 @@ impl Session {
     }
 }
 
-/// Ends the connection when a leaf ends, when we no longer hold the identity that we proved, or when the bundle in force
-/// no longer vouches for the peer. Ends itself with the connection.
+/// Which end of a connection is not good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SessionRefused {
+    /// This one.
+    Own(Refusal),
+    /// The other one.
+    Peer(Refusal),
+}
+
+impl SessionRefused {
+    pub(crate) fn refusal(self) -> Refusal {
+        match self {
+            Self::Own(refusal) | Self::Peer(refusal) => refusal,
+        }
+    }
+}
+
+/// When the first certificate of both chains ends.
+fn judge(
+    identities: &Identities,
+    protocol: Protocol,
+    local: &Credential,
+    peer: &Credential,
+) -> Result<SystemTime, SessionRefused> {
+    let peer = identities.judge(peer).map_err(SessionRefused::Peer)?;
+    let own = identities.judge_shown(local, protocol.own_revocation());
+    Ok(own.map_err(SessionRefused::Own)?.min(peer))
+}
+
+/// Ends the connection as soon as one of its ends is no longer good. Ends itself with the connection.
 async fn guard_validity(
     conn: quinn::Connection,
-    local: SpiffeId,
-    ends: SystemTime,
-    identities: Arc<Identities>,
+    protocol: Protocol,
+    local: Credential,
+    peer: Credential,
+    identities: &Identities,
 ) {
-    let mut changes = identities.changes();
-    let reason = loop {
-        // Looked at again every minute at the most, so that a clock set forward is noticed too.
-        let left = ends.duration_since(now()).unwrap_or_default();
-        tokio::select! {
-            error = conn.closed() => {
-                if let Some(why) = refused(&error) {
-                    let by = conn.remote_address();
-                    identities.refused(RefusedByPeer { id: local, by, why, at: now() });
-                }
-                return;
+    let good = identities.until_refused(|| judge(identities, protocol, &local, &peer));
+    tokio::select! {
+        error = conn.closed() => {
+            if let Some(why) = refused(&error) {
+                let (id, by) = (local.id().clone(), conn.remote_address());
+                identities.refused(RefusedByPeer { id, by, why, at: now() });
             }
-            () = tokio::time::sleep(left.min(CLOCK_LOOK)) => if ends <= now() { break "expired" },
-            Some(()) = changed(&mut changes) => if !still_trusted(&conn, &local, &identities) { break "untrusted" },
         }
-    };
-    tracing::info!(peer.addr = %conn.remote_address(), reason, "connection cut");
-    counter!(metrics::CONNECTIONS_CUT, "reason" => reason).increment(1);
-    conn.close(CLOSE_NO_ERROR.into(), b"");
+        refused = good => {
+            let refusal = refused.refusal();
+            tracing::info!(peer.addr = %conn.remote_address(), reason = refusal.as_str(), "connection cut");
+            metrics::connection_cut(refusal);
+            conn.close(CLOSE_NO_ERROR.into(), b"");
+        }
+    }
 }
 
 /// Whether the peer closed because of our certificate. The client of a TLS 1.3 handshake learns of that only after it.
@@ -186,18 +220,6 @@ fn refused(error: &quinn::ConnectionError) -> Option<WhyRefused> {
         _ => None,
     }
 }
-
-async fn changed(changes: &mut watch::Receiver<u64>) -> Option<()> {
-    changes.changed().await.ok()
-}
-
-fn still_trusted(conn: &quinn::Connection, local: &SpiffeId, identities: &Identities) -> bool {
-    let set = identities.current();
-    let peer = peer_chain(conn).is_some_and(|chain| set.trust.verify(&chain, now()).is_ok());
-    peer && set.svid(local).is_some()
-}
-
-const CLOCK_LOOK: Duration = Duration::from_secs(60);
 
 /// H3_NO_ERROR (RFC 9114 §8.1).
 const CLOSE_NO_ERROR: u32 = 0x100;

@@ -8,16 +8,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ring::digest::{SHA256, digest};
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
-use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::ring::default_provider;
-use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
-use rustls::{CertificateError, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::chain::{self, Root};
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::revocation::{KeyHash, Revocations};
 
@@ -160,11 +159,9 @@ impl Leaf {
 #[derive(Clone)]
 pub struct TrustBundle {
     trust_domain: TrustDomain,
-    roots: Arc<RootCertStore>,
+    roots: Arc<[Root]>,
     certs: Arc<[CertificateDer<'static>]>,
     revocations: Arc<Revocations>,
-    /// The keys of the roots, as their certificates hold them.
-    keys: Arc<[Vec<u8>]>,
 }
 
 impl TrustBundle {
@@ -190,21 +187,18 @@ impl TrustBundle {
         trust_domain: TrustDomain,
         certs: Vec<CertificateDer<'static>>,
     ) -> Result<Self, SvidError> {
-        let mut roots = RootCertStore::empty();
-        let mut keys = Vec::new();
-        for cert in &certs {
-            keys.extend(public_key(cert));
-            roots.add(cert.clone()).map_err(SvidError::Key)?;
-        }
+        let roots = certs
+            .iter()
+            .map(Root::read)
+            .collect::<Result<Vec<_>, _>>()?;
         if roots.is_empty() {
             return Err(SvidError::Empty);
         }
         Ok(Self {
             trust_domain,
-            roots: Arc::new(roots),
+            roots: roots.into(),
             certs: certs.into(),
             revocations: Arc::default(),
-            keys: keys.into(),
         })
     }
 
@@ -248,10 +242,19 @@ impl TrustBundle {
         &self.trust_domain
     }
 
-    /// Checks a chain (leaf first): form of the leaf, trust domain, path to one of our roots, validity at `now`, key usage,
-    /// revocation.
+    /// Checks a chain (leaf first): form of the leaf, trust domain, path to one of our roots, validity at `now` and key usage
+    /// of all that is shown, revocation.
     /// Costs about 0.2 ms for a chain of two.
     pub fn verify(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<Leaf, Refusal> {
+        self.verify_until(chain, now).map(|(leaf, _)| leaf)
+    }
+
+    /// The same, with the moment from which on the chain is no longer good: the first end of leaf, intermediates and root.
+    pub fn verify_until(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: SystemTime,
+    ) -> Result<(Leaf, SystemTime), Refusal> {
         let (first, intermediates) = chain.split_first().ok_or(Refusal::NoCertificate)?;
         if chain.len() > CHAIN_CERTS_MAX || chain.iter().any(|cert| cert.len() > CERT_BYTES_MAX) {
             return Err(Refusal::ChainTooLong);
@@ -260,39 +263,39 @@ impl TrustBundle {
         if leaf.id.trust_domain() != &self.trust_domain {
             return Err(Refusal::OtherTrustDomain);
         }
-        let parsed = ParsedCertificate::try_from(first).map_err(|_detail| Refusal::BadEncoding)?;
-        let unix = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        verify_server_cert_signed_by_trust_anchor(
-            &parsed,
-            &self.roots,
-            intermediates,
-            UnixTime::since_unix_epoch(unix),
-            ALGORITHMS,
-        )
-        .map_err(|error| Refusal::of_chain(&error))?;
+        let ends = chain::check(&self.roots, chain, now)?;
         // Last, so that a revoked node is told so only if it once was one of us.
         self.revocations.check(&leaf, intermediates)?;
-        Ok(leaf)
+        Ok((leaf, ends))
     }
 
     /// Whether `signature` over `message` was made with the key of a root itself (ECDSA over P-256 with SHA-256), not of anything
     /// that a root signed.
     pub fn verify_root_signature(&self, message: &[u8], signature: &[u8]) -> Result<(), Refusal> {
-        let is_by = |key: &Vec<u8>| Leaf::verify_with(key, message, signature).is_ok();
-        if self.keys.iter().any(is_by) {
+        let is_by = |root: &Root| Leaf::verify_with(&root.public_key, message, signature).is_ok();
+        if self.roots.iter().any(is_by) {
             Ok(())
         } else {
             Err(Refusal::BadSignature)
         }
     }
 
-    /// The same for a chain of plain DER, as records carry it.
+    /// As [`TrustBundle::verify`], for a chain of plain DER.
     pub fn verify_der(&self, chain: &[Vec<u8>], now: SystemTime) -> Result<Leaf, Refusal> {
+        self.verify_der_until(chain, now).map(|(leaf, _)| leaf)
+    }
+
+    /// As [`TrustBundle::verify_until`], for a chain of plain DER, as records carry it.
+    pub fn verify_der_until(
+        &self,
+        chain: &[Vec<u8>],
+        now: SystemTime,
+    ) -> Result<(Leaf, SystemTime), Refusal> {
         let chain: Vec<_> = chain
             .iter()
             .map(|der| CertificateDer::from(der.as_slice()))
             .collect();
-        self.verify(&chain, now)
+        self.verify_until(&chain, now)
     }
 }
 
@@ -334,8 +337,8 @@ pub enum Refusal {
     /// A CA certificate was shown as a leaf.
     #[error("a CA certificate was shown as a leaf")]
     CaAsLeaf,
-    /// Key usage or extended key usage does not fit.
-    #[error("the leaf's key usage does not fit")]
+    /// Key usage or extended key usage of the leaf or of an intermediate does not fit.
+    #[error("the key usage of the leaf or of an intermediate does not fit")]
     KeyUsage,
     /// Another mesh's identity.
     #[error("the identity belongs to another trust domain")]
@@ -405,20 +408,6 @@ impl Refusal {
             _ => CertificateError::ApplicationVerificationFailure,
         })
     }
-
-    fn of_chain(error: &rustls::Error) -> Self {
-        use CertificateError as E;
-        let rustls::Error::InvalidCertificate(error) = error else {
-            return Self::BadEncoding;
-        };
-        match error {
-            E::Expired | E::ExpiredContext { .. } => Self::Expired,
-            E::NotValidYet | E::NotValidYetContext { .. } => Self::NotYetValid,
-            E::InvalidPurpose | E::InvalidPurposeContext { .. } => Self::KeyUsage,
-            E::BadEncoding => Self::BadEncoding,
-            _ => Self::UnknownIssuer,
-        }
-    }
 }
 
 /// Why files do not make an SVID or a trust bundle. Nothing was changed.
@@ -445,6 +434,9 @@ pub enum SvidError {
     /// Records are signed with P-256 only.
     #[error("the key is not ECDSA P-256")]
     NotP256,
+    /// A root that may not sign certificates.
+    #[error("a root is no CA certificate with the key usage keyCertSign")]
+    NotAnAuthority,
 }
 
 /// X.509-SVID §4: a leaf is no CA, may sign, may not sign certificates, and serves both ends of a connection.
@@ -500,12 +492,6 @@ pub(crate) fn common_name(cert: &X509Certificate<'_>) -> Option<String> {
     name.as_str().ok().map(str::to_owned)
 }
 
-/// The subject public key of a certificate, if it can be read.
-fn public_key(der: &[u8]) -> Option<Vec<u8>> {
-    let (_, cert) = X509Certificate::from_der(der).ok()?;
-    Some(cert.public_key().subject_public_key.data.to_vec())
-}
-
 pub(crate) fn system_time(unix_s: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::try_from(unix_s).unwrap_or(0))
 }
@@ -515,10 +501,3 @@ const CHAIN_CERTS_MAX: usize = 4;
 
 /// Ours are under 1 KiB.
 pub(crate) const CERT_BYTES_MAX: usize = 8 * 1024;
-
-/// What a chain may be signed with. RSA is left out: nothing of ours makes it, and small RSA keys need not be weighed.
-pub(crate) const ALGORITHMS: &[&dyn rustls_pki_types::SignatureVerificationAlgorithm] = &[
-    webpki::ring::ECDSA_P256_SHA256,
-    webpki::ring::ECDSA_P384_SHA384,
-    webpki::ring::ED25519,
-];

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, SanType,
+    Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use time::{Duration, OffsetDateTime};
 
 use crate::endpoint::{Endpoint, Options};
 use crate::identities::{Identities, IdentitySet};
 use crate::identity::{SpiffeId, TrustDomain};
-use crate::svid::{Svid, TrustBundle};
+use crate::svid::{Svid, SvidError, TrustBundle};
 
 /// A root that signs leaves directly.
 pub(crate) struct Ca {
@@ -22,12 +22,13 @@ pub(crate) struct Ca {
 
 impl Ca {
     pub(crate) fn new() -> Self {
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "test root");
+        Self::with(|_| ())
+    }
+
+    /// A root whose certificate `change` makes another.
+    pub(crate) fn with(change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let mut params = authority("test root");
+        change(&mut params);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         Self {
             issuer,
@@ -41,7 +42,11 @@ impl Ca {
     }
 
     pub(crate) fn bundle(&self) -> TrustBundle {
-        TrustBundle::from_pem(self.domain.clone(), self.issuer.as_ref().pem().as_bytes()).unwrap()
+        self.try_bundle().unwrap()
+    }
+
+    pub(crate) fn try_bundle(&self) -> Result<TrustBundle, SvidError> {
+        TrustBundle::from_pem(self.domain.clone(), self.issuer.as_ref().pem().as_bytes())
     }
 
     /// A leaf's parameters, good as they are.
@@ -59,6 +64,19 @@ impl Ca {
         params.not_before = OffsetDateTime::now_utc() - Duration::minutes(5);
         params.not_after = OffsetDateTime::now_utc() + Duration::hours(1);
         params
+    }
+
+    /// An intermediate below the root, good unless `change` makes it another.
+    pub(crate) fn intermediate(&self, change: impl FnOnce(&mut CertificateParams)) -> Intermediate {
+        let key = KeyPair::generate().unwrap();
+        let mut params = authority("test intermediate");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        change(&mut params);
+        let pem = params.signed_by(&key, &self.issuer).unwrap().pem();
+        Intermediate {
+            issuer: Issuer::new(params, key),
+            pem,
+        }
     }
 
     /// Signs; returns chain and key in PEM.
@@ -131,6 +149,30 @@ impl Ca {
             identities,
             addr,
         }
+    }
+}
+
+fn authority(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::new(vec![]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+/// A certificate of a CA between the root and the leaves.
+pub(crate) struct Intermediate {
+    issuer: Issuer<'static, KeyPair>,
+    pub(crate) pem: String,
+}
+
+impl Intermediate {
+    /// An SVID whose chain is its leaf and this intermediate.
+    pub(crate) fn svid(&self, params: CertificateParams) -> Svid {
+        let key = KeyPair::generate().unwrap();
+        let leaf = params.signed_by(&key, &self.issuer).unwrap().pem();
+        let chain = format!("{leaf}{}", self.pem);
+        Svid::from_pem(chain.as_bytes(), key.serialize_pem().as_bytes()).unwrap()
     }
 }
 

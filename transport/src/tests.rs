@@ -1,5 +1,7 @@
 //! Who may connect, over real sockets on loopback.
 
+mod chains;
+mod local;
 mod revoked;
 
 use std::time::Duration;

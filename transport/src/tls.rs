@@ -12,9 +12,10 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpStream;
 
+use crate::credential::Credential;
 use crate::endpoint::{TLS_13, provider};
 use crate::identities::{CallerVerifier, Identities};
-use crate::svid::{Leaf, Svid, SvidError};
+use crate::svid::{Svid, SvidError};
 
 /// Makes TLS connections of TCP connections. Cheap to clone.
 #[derive(Clone)]
@@ -79,14 +80,16 @@ impl TlsAcceptor {
         Ok(())
     }
 
-    /// Shakes hands. The leaf is there if the visitor proved to be somebody of this mesh. Bound it in time.
-    pub async fn accept(&self, stream: TcpStream) -> io::Result<(TlsStream, Option<Leaf>)> {
+    /// Shakes hands. The credential is there if the client proved an identity of this mesh; it has to be judged again for as
+    /// long as the connection stands. Bound it in time.
+    pub async fn accept(&self, stream: TcpStream) -> io::Result<(TlsStream, Option<Credential>)> {
         let stream = self.inner.accept(stream).await?;
         let (_, connection) = stream.get_ref();
-        let first = connection.peer_certificates().and_then(<[_]>::first);
+        let chain = connection.peer_certificates();
+        let chain = chain.map(|chain| chain.iter().map(|cert| cert.clone().into_owned()));
         // The verifier read it before.
-        let leaf = first.and_then(|first| Leaf::parse(first).ok());
-        Ok((stream, leaf))
+        let credential = chain.and_then(|chain| Credential::new(chain.collect()).ok());
+        Ok((stream, credential))
     }
 }
 

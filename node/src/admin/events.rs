@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::stream;
 use http::StatusCode;
 use http_body_util::{BodyExt, StreamBody};
@@ -50,6 +51,8 @@ struct Place(Arc<Live>);
 /// One stream.
 struct Reader {
     place: Place,
+    /// Resolves when the reader may no longer see.
+    refused: BoxFuture<'static, ()>,
     seen: Seen,
     ticks: Interval,
     told: Instant,
@@ -64,9 +67,9 @@ impl Live {
         })
     }
 
-    /// A new stream; none if all places are taken.
-    pub(super) fn answer(self: &Arc<Self>) -> Option<Answer> {
-        let reader = Reader::new(Place::take(self)?);
+    /// A new stream, which ends when `refused` resolves; none if all places are taken.
+    pub(super) fn answer(self: &Arc<Self>, refused: BoxFuture<'static, ()>) -> Option<Answer> {
+        let reader = Reader::new(Place::take(self)?, refused);
         let body = stream::unfold(reader, |mut reader| async move {
             let text = reader.next().await?;
             let frame = Frame::data(Bytes::from(text));
@@ -115,22 +118,28 @@ impl Drop for Place {
 }
 
 impl Reader {
-    fn new(place: Place) -> Self {
+    fn new(place: Place, refused: BoxFuture<'static, ()>) -> Self {
         let mut ticks = interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             place,
+            refused,
             seen: Seen::default(),
             ticks,
             told: Instant::now(),
         }
     }
 
-    /// The next event; none when the agent stops.
+    /// The next event; none when the agent stops or the reader may no longer see.
     async fn next(&mut self) -> Option<String> {
         let live = self.place.0.clone();
         loop {
-            let now = live.drain.run_until_cancelled(self.ticks.tick()).await?;
+            let now = tokio::select! {
+                biased;
+                () = &mut self.refused => return None,
+                () = live.drain.cancelled() => return None,
+                now = self.ticks.tick() => now,
+            };
             let event = match live.news(&mut self.seen, now) {
                 Some(news) => format!("data: {news}\n\n"),
                 None if now.duration_since(self.told) >= PULSE => PULSE_EVENT.to_owned(),

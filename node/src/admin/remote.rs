@@ -4,14 +4,16 @@
 //! The page's own files are no secret and are there without either, so that it can ask for a pass. A browser keeps the pass
 //! in a cookie that no script and no other site gets; the agent keeps nothing.
 
+use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use http::header::{COOKIE, SET_COOKIE};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use starling_transport::tls::TlsAcceptor;
-use starling_transport::{Identities, Leaf, SpiffeId};
+use starling_transport::{Credential, Identities, SpiffeId, credential};
 
 use super::answer::{Answer, json_with, only_reading, text};
 use super::view::{Refused, Source};
@@ -34,8 +36,8 @@ pub(super) struct Guest {
     rules: Arc<Rules>,
     from: SocketAddr,
     reached: IpAddr,
-    /// Whom a certificate proved.
-    leaf: Option<Leaf>,
+    /// By what it proved an identity, if it did.
+    credential: Option<Credential>,
 }
 
 impl Guest {
@@ -43,13 +45,43 @@ impl Guest {
         rules: Arc<Rules>,
         from: SocketAddr,
         reached: IpAddr,
-        leaf: Option<Leaf>,
+        credential: Option<Credential>,
     ) -> Self {
         Self {
             rules,
             from,
             reached: reached.to_canonical(),
-            leaf,
+            credential,
+        }
+    }
+
+    /// Resolves when the certificate that was shown on the connection is no longer good. The connection ends with it, whatever
+    /// its requests brought besides.
+    pub(super) async fn ended(&self) {
+        let Some(credential) = &self.credential else {
+            return pending().await;
+        };
+        let identities = &self.rules.identities;
+        let refusal = identities.until_refused(|| identities.judge(credential));
+        let reason = refusal.await.as_str();
+        tracing::info!(peer.addr = %self.from, identity = %credential.id(), reason, "admin connection cut");
+    }
+
+    /// Resolves when the pass of a request no longer opens the dashboard; never for a client whose certificate opens it.
+    pub(super) fn pass_ended(
+        &self,
+        headers: &HeaderMap,
+        source: Arc<dyn Source>,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let pass = Self::pass(headers).filter(|_pass| !self.is_allowed());
+        let mut changes = self.rules.identities.changes();
+        async move {
+            let Some(pass) = pass else {
+                return pending().await;
+            };
+            while source.sees(&pass).is_ok() {
+                credential::wait(&mut changes, SystemTime::now() + PASS_LOOK).await;
+            }
         }
     }
 
@@ -90,20 +122,19 @@ impl Guest {
         }))
     }
 
-    /// Looked at with each request: a certificate may have ended or been revoked since the handshake.
+    /// Judged with each request too: the connection is cut by another task, which may be a moment late.
     fn is_allowed(&self) -> bool {
-        self.leaf.as_ref().is_some_and(|leaf| {
-            let trust = &self.rules.identities.current().trust;
-            let is_over = leaf.time_left(std::time::SystemTime::now()).is_zero();
-            self.rules.allow.contains(&leaf.id) && !is_over && !trust.revocations().has_leaf(leaf)
+        self.credential.as_ref().is_some_and(|credential| {
+            self.rules.allow.contains(credential.id())
+                && self.rules.identities.judge(credential).is_ok()
         })
     }
 
     fn stranger(&self) -> Refused {
-        let error = match &self.leaf {
-            Some(leaf) => format!(
+        let error = match &self.credential {
+            Some(credential) => format!(
                 "the certificate of {} does not open this dashboard",
-                leaf.id
+                credential.id()
             ),
             None => "this dashboard is shown to whoever has an operator's pass".to_owned(),
         };
@@ -182,6 +213,10 @@ fn cookie(headers: &HeaderMap) -> Option<String> {
 
 const LOGIN: &str = "/v1/login";
 const LOGOUT: &str = "/v1/logout";
+
+/// How often the pass of an open stream is judged besides changes of trust: its end and that of its operator's grant come by
+/// the clock. Costs two checks of a signature.
+const PASS_LOOK: Duration = Duration::from_secs(1);
 
 /// The cookie.
 const NAME: &str = "__Host-starling";

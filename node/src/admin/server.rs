@@ -1,12 +1,14 @@
 //! The admin server: small HTTP/1 with limits on everything, read-only but for the unix socket.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -109,6 +111,22 @@ impl Asker {
         match self {
             Self::Local | Self::Tcp { .. } => tap::pass(headers),
             Self::Remote(_) => Guest::pass(headers),
+        }
+    }
+
+    /// Resolves when a client may no longer be connected. On this host nothing proves who it is, and nothing ends.
+    async fn ended(&self) {
+        match self {
+            Self::Local | Self::Tcp { .. } => pending().await,
+            Self::Remote(guest) => guest.ended().await,
+        }
+    }
+
+    /// Resolves when the answer to a request with these headers may go on no longer.
+    fn refused(&self, headers: &HeaderMap, source: &Arc<dyn Source>) -> BoxFuture<'static, ()> {
+        match self {
+            Self::Local | Self::Tcp { .. } => Box::pin(pending()),
+            Self::Remote(guest) => Box::pin(guest.pass_ended(headers, source.clone())),
         }
     }
 
@@ -216,8 +234,8 @@ async fn greet(
     rules: Arc<Rules>,
 ) -> io::Result<(Box<dyn Stream>, Guest)> {
     let reached = stream.local_addr()?.ip();
-    let (stream, leaf) = timeout(HEAD_WAIT, rules.tls.accept(stream)).await??;
-    let guest = Guest::new(rules, from, reached, leaf);
+    let (stream, credential) = timeout(HEAD_WAIT, rules.tls.accept(stream)).await??;
+    let guest = Guest::new(rules, from, reached, credential);
     Ok((Box::new(stream), guest))
 }
 
@@ -227,7 +245,7 @@ async fn converse(
     desk: Arc<Desk>,
     drain: CancellationToken,
 ) {
-    let patience = asker.patience();
+    let (patience, client) = (asker.patience(), asker.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let (desk, asker) = (desk.clone(), asker.clone());
         async move { Ok::<_, Infallible>(take(request, &asker, &desk).await) }
@@ -245,6 +263,13 @@ async fn converse(
             () = drain.cancelled() => connection.as_mut().graceful_shutdown(),
         }
         connection.await
+    };
+    let conversation = async {
+        tokio::select! {
+            ended = conversation => ended,
+            // Dropped as it is: what is under way must not be finished.
+            () = client.ended() => Ok(()),
+        }
     };
     match timeout(patience, conversation).await {
         Ok(Ok(())) => {}
@@ -267,7 +292,10 @@ async fn take(request: Request<Incoming>, asker: &Asker, desk: &Desk) -> Answer 
         (&Method::GET, _) if path == "/v1/explain" => explain(request.uri(), desk).await,
         (&Method::GET, _) if path == "/v1/policy" => policy(request.uri(), desk).await,
         (&Method::GET, _) if path == "/v1/edges" => edges(request.uri(), desk).await,
-        (&Method::GET, _) if path == "/v1/events" => events(&desk.live),
+        (&Method::GET, asker) if path == "/v1/events" => {
+            let refused = asker.refused(request.headers(), &desk.source);
+            events(&desk.live, refused)
+        }
         (&Method::GET, _) if path == "/v1/sd" => scrape::targets(request.headers(), &*desk.source),
         (&Method::GET | &Method::HEAD, _) if path == "/metrics" => {
             scrape::own(request.headers(), &*desk.source)
@@ -353,8 +381,8 @@ async fn check(desk: &Desk) -> Answer {
     json(&desk.source.check().await)
 }
 
-fn events(live: &Arc<Live>) -> Answer {
-    live.answer().unwrap_or_else(|| {
+fn events(live: &Arc<Live>, refused: BoxFuture<'static, ()>) -> Answer {
+    live.answer(refused).unwrap_or_else(|| {
         let why = format!("{STREAMS_MAX} dashboards are open already; close one\n");
         text(StatusCode::SERVICE_UNAVAILABLE, why)
     })

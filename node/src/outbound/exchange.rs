@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use http::header::UPGRADE;
 use http::{Request, Response};
 use starling_gossip::Instance;
-use starling_transport::DialError;
 use starling_transport::h3::{RequestError, RequestErrorKind, Requester, Upgraded};
+use starling_transport::{DialError, LocalSession};
 
 use super::Route;
 use crate::balance::Pick;
@@ -26,7 +26,7 @@ pub(super) struct Failure {
 pub(super) enum Way {
     Mesh(Requester),
     /// Within this node.
-    Local,
+    Local(LocalSession),
 }
 
 /// Sends the request to the instance that was picked, over the mesh or within this node.
@@ -43,7 +43,11 @@ pub(super) async fn exchange(
 pub(super) async fn reach(route: &Route, pick: &Pick) -> Result<Way, Failure> {
     let instance = pick.instance();
     if instance.node == route.host.node {
-        return Ok(Way::Local);
+        let session = inbound::open_local(&route.host, &route.caller, &route.callee);
+        return session.map(Way::Local).map_err(|reason| Failure {
+            reason,
+            may_repeat: true,
+        });
     }
     let addrs = route.addresses(instance);
     let requester = route
@@ -66,8 +70,14 @@ pub(super) async fn ask(
 ) -> Result<Response<Body>, Failure> {
     let requester = match way {
         Way::Mesh(requester) => requester,
-        Way::Local => {
-            return Ok(inbound::local(&route.host, &route.caller, &route.callee, request).await);
+        Way::Local(session) => {
+            let Route {
+                host,
+                caller,
+                callee,
+                ..
+            } = route;
+            return Ok(inbound::local(host, caller, callee, session, request).await);
         }
     };
     ask_peer(&requester, request).await.map_err(|error| {
@@ -122,7 +132,7 @@ impl Route {
 pub(super) fn dial_reason(error: &DialError) -> Reason {
     tracing::debug!(%error, "dial failed");
     match error {
-        DialError::NotOurs { .. } | DialError::Expired { .. } => Reason::NoIdentity,
+        DialError::NotOurs { .. } | DialError::OwnCertificate { .. } => Reason::NoIdentity,
         DialError::WrongIdentity { .. } => Reason::WrongIdentity,
         _ => Reason::ConnectFailed,
     }

@@ -44,7 +44,7 @@ pub(super) async fn serve(route: Arc<Route>, socket: TcpStream) {
                 }
                 Way::Local(callee, mut live) => {
                     let (socket, callee) = (socket.into(), callee.into());
-                    pump::sockets(socket, callee, idle, &[line.traffic()], live.denied()).await
+                    pump::sockets(socket, callee, idle, &[line.traffic()], live.cut()).await
                 }
             }
         }

@@ -1,14 +1,15 @@
-//! Calls under way, judged again when policy changes.
+//! Calls under way, judged again when policy changes and, within this host, when certificates do.
 
 use std::sync::Arc;
 
 use http::{Method, Uri};
-use starling_transport::SpiffeId;
+use starling_transport::{LocalSession, SpiffeId};
 use tokio::sync::watch;
 
 use super::Policy;
 use super::compile::Snapshot;
 use super::judge::Subject;
+use crate::reason::Reason;
 
 /// One call from the moment before it is judged. Holds what it takes to judge it again; making one allocates nothing.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub struct Live {
     caller: SpiffeId,
     callee: SpiffeId,
     request: Option<(Method, Uri)>,
+    /// Of a call between two apps of this host. A peer's call ends with its connection, whose certificates the transport judges.
+    session: Option<LocalSession>,
 }
 
 impl Live {
@@ -29,6 +32,7 @@ impl Live {
             caller: caller.clone(),
             callee: callee.clone(),
             request: None,
+            session: None,
         }
     }
 
@@ -43,6 +47,15 @@ impl Live {
         Self {
             request: Some((method.clone(), uri.clone())),
             ..Self::connection(policy, caller, callee)
+        }
+    }
+
+    /// The same call over `session`, with which it ends.
+    #[must_use]
+    pub fn over(self, session: LocalSession) -> Self {
+        Self {
+            session: Some(session),
+            ..self
         }
     }
 
@@ -64,26 +77,42 @@ impl Live {
         }
     }
 
-    /// Resolves when a changed policy no longer lets the call through. Cancel-safe.
-    pub async fn denied(&mut self) {
+    /// Resolves with the reason when the call may not go on: a changed policy denies it, or its session within this host has
+    /// ended. Cancel-safe.
+    pub async fn cut(&mut self) -> Reason {
         loop {
-            if self.changes.changed().await.is_err() {
-                // The policy ends with the agent, and the calls before it.
-                return std::future::pending().await;
+            let ended = async {
+                match &mut self.session {
+                    Some(session) => session.ended().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = self.changes.changed() => if changed.is_err() {
+                    // The policy ends with the agent, and the calls before it.
+                    return std::future::pending().await;
+                },
+                _refusal = ended => return SESSION_ENDED,
             }
             if !self.is_allowed(&self.policy.current()) {
-                return;
+                return Reason::Denied;
             }
         }
     }
 
-    /// The same, for whoever looks by the way: whether a change came that denies the call.
-    pub fn is_denied(&mut self) -> bool {
+    /// The same without waiting, for a task that is polled anyway.
+    pub fn is_cut(&mut self) -> Option<Reason> {
         let has_changed = self.changes.has_changed().unwrap_or(false);
         if has_changed {
             self.changes.mark_unchanged();
         }
-        has_changed && !self.is_allowed(&self.policy.current())
+        if has_changed && !self.is_allowed(&self.policy.current()) {
+            return Some(Reason::Denied);
+        }
+        self.session
+            .as_mut()?
+            .has_ended()
+            .map(|_refusal| SESSION_ENDED)
     }
 
     /// A service that is no longer declared is open to nobody.
@@ -92,3 +121,6 @@ impl Live {
         entry.is_some_and(|entry| entry.judge(&self.caller, self.subject()).allowed)
     }
 }
+
+/// As where the connection to a peer ends: the app may have seen the call, so it is not sent elsewhere.
+const SESSION_ENDED: Reason = Reason::UpstreamReset;

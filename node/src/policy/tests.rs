@@ -3,6 +3,7 @@ use starling_transport::SpiffeId;
 
 use super::explain::{Answer, Question, Unanswerable};
 use super::*;
+use crate::reason::Reason;
 
 mod agreement;
 mod texts;
@@ -312,18 +313,18 @@ fn a_call_under_way_hears_of_the_change_that_denies_it() {
     let policy = Policy::new(mesh(), &allowed);
     let callee = id("orders");
     let mut live = Live::connection(&policy, &id("web"), &callee);
-    assert!(!live.is_denied());
+    assert_eq!(live.is_cut(), None);
     policy.configure(&config(&orders("", "allow = [\"web\", \"pay\"]")));
-    assert!(!live.is_denied());
+    assert_eq!(live.is_cut(), None);
     policy.take_documents(documents(&[(
         "base",
         "[[deny]]\nservices = [\"*\"]\nfrom = [\"web\"]",
     )]));
-    assert!(live.is_denied());
+    assert_eq!(live.is_cut(), Some(Reason::Denied));
     // What is not declared any more is open to nobody.
     let mut live = Live::connection(&policy, &id("pay"), &callee);
     policy.configure(&config(""));
-    assert!(live.is_denied());
+    assert_eq!(live.is_cut(), Some(Reason::Denied));
 }
 
 #[test]

@@ -7,9 +7,9 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
 use starling_gossip::{NodeName, ServiceName};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{Interval, interval, sleep, timeout};
 
 use super::call::Call;
 use super::filter::{Filter, Wanted};
@@ -169,6 +169,7 @@ impl Collector {
     async fn collect(&mut self) -> Result<String, Gone> {
         let mut changes = self.host.membership.changes();
         let mut checks = interval(CHECK_EVERY);
+        let mut identities = self.host.identities.changes();
         self.review();
         self.tell_nodes().await?;
         loop {
@@ -182,10 +183,12 @@ impl Collector {
                     Ok(()) => self.review(),
                     Err(_ended) => return Err(Gone),
                 },
-                _ = checks.tick() => match check(&self.host, &self.question.pass, &self.filter) {
-                    Ok(()) => false,
-                    Err(refusal) => return Ok(refusal.to_string()),
-                },
+                () = due(&mut checks, &mut identities) => {
+                    match check(&self.host, &self.question.pass, &self.filter) {
+                        Ok(()) => false,
+                        Err(refusal) => return Ok(refusal.to_string()),
+                    }
+                }
                 () = out.closed() => return Err(Gone),
             };
             if is_news {
@@ -304,6 +307,14 @@ fn news(node: &NodeName, batch: Batch) -> Vec<News> {
         lost,
     });
     calls.chain(missing).collect()
+}
+
+/// Until the pass has to be judged again: its operator's key may be revoked, and by the clock it ends.
+async fn due(checks: &mut Interval, identities: &mut watch::Receiver<u64>) {
+    tokio::select! {
+        _ = checks.tick() => {}
+        Ok(()) = identities.changed() => {}
+    }
 }
 
 fn check(host: &Host, pass: &str, filter: &Filter) -> Result<(), PassError> {

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use http::StatusCode;
 use starling_gossip::NodeName;
 use starling_transport::Leaf;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::filter::Filter;
@@ -36,10 +37,12 @@ async fn answer(host: Arc<Host>, peer: Leaf, question: Question) -> Result<Batch
     }
     let filter = Filter::parse(&question.wanted);
     let filter = filter.map_err(|error| Refused::bad_question(error.to_string()))?;
+    let (callee, headers) = (filter.callee.clone(), filter.show.clone());
     let wish = Wish::Tap {
-        callee: &filter.callee,
-        headers: &filter.show,
+        callee: &callee,
+        headers: &headers,
     };
+    let changes = host.identities.changes();
     // Each time anew: an operator may be revoked meanwhile.
     let admitted = match pass::admit(&host, &question.pass, &asker, wish) {
         Ok(admitted) => admitted,
@@ -70,8 +73,32 @@ async fn answer(host: Arc<Host>, peer: Leaf, question: Question) -> Result<Batch
     if watcher.wanted != question.wanted {
         return Err(Refused::bad_question("this tap shows something else"));
     }
-    let batch = watcher.fetch().await;
+    // A revocation that comes meanwhile is in force for this answer already.
+    let batch = tokio::select! {
+        biased;
+        refusal = revoked(&host, changes, &question.pass, &asker, wish) => {
+            host.taps.close(&asker, &question.tap);
+            return Err(refuse(&host, &asker, &question, refusal));
+        }
+        batch = watcher.fetch() => batch,
+    };
     batch.ok_or_else(|| Refused::bad_question("this tap is being asked already"))
+}
+
+/// Resolves when a change of trust or revocations ends a pass that was admitted before.
+async fn revoked(
+    host: &Host,
+    mut changes: watch::Receiver<u64>,
+    pass: &str,
+    asker: &NodeName,
+    wish: Wish<'_>,
+) -> PassError {
+    while changes.changed().await.is_ok() {
+        if let Err(refusal) = pass::admit(host, pass, asker, wish) {
+            return refusal;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Writes down who looks at what, and keeps the tap until nobody asks for it any more.

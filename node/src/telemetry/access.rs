@@ -233,8 +233,8 @@ impl Ended<'_> {
 
 impl Drop for AccessLine {
     fn drop(&mut self) {
-        if self.traffic.is_denied() {
-            self.fail(Reason::Denied);
+        if let Some(reason) = self.traffic.cut_for() {
+            self.fail(reason);
         }
         if !self.is_complete {
             self.fail(Reason::CallerGone);

@@ -1,7 +1,7 @@
 //! The handles of all metrics of one caller and callee at one end, fetched once and used for every call.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use metrics::{Counter, Gauge, counter, gauge};
 
@@ -10,6 +10,7 @@ use super::edges::Live;
 use super::metrics as names;
 use super::outcomes::ByRoute;
 use crate::config::Protocol;
+use crate::reason::Reason;
 use crate::tap::Taps;
 
 /// Which of the two agents tells of a call.
@@ -45,7 +46,7 @@ pub const OTHER: &str = "other";
 pub struct Traffic {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
-    is_denied: AtomicBool,
+    cut: OnceLock<Reason>,
     series: Arc<Series>,
 }
 
@@ -146,7 +147,7 @@ impl Series {
         Arc::new(Traffic {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
-            is_denied: AtomicBool::new(false),
+            cut: OnceLock::new(),
             series: self.clone(),
         })
     }
@@ -172,13 +173,13 @@ impl Traffic {
         self.series.edge.carried(0, bytes);
     }
 
-    /// Says that the call is cut because policy no longer lets it through, before whatever carries it is dropped.
-    pub fn deny(&self) {
-        self.is_denied.store(true, Ordering::Relaxed);
+    /// Notes why the agent cuts the call, before the task that carries it is dropped. The first reason stays.
+    pub fn cut(&self, reason: Reason) {
+        let _first = self.cut.set(reason);
     }
 
-    pub(super) fn is_denied(&self) -> bool {
-        self.is_denied.load(Ordering::Relaxed)
+    pub(crate) fn cut_for(&self) -> Option<Reason> {
+        self.cut.get().copied()
     }
 
     pub fn bytes_in(&self) -> u64 {

@@ -8,9 +8,10 @@ use std::time::SystemTime;
 use ring::digest::{SHA256, digest};
 use rustls_pki_types::CertificateDer;
 use webpki::EndEntityCert;
-use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::svid::{ALGORITHMS, CERT_BYTES_MAX, Refusal, TrustBundle};
+use crate::chain::{ALGORITHMS, check_authority};
+use crate::svid::{CERT_BYTES_MAX, Refusal, TrustBundle};
 
 /// A signature by the key of an intermediate, with the certificate of that intermediate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,18 +117,6 @@ fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Refusal> {
     match X509Certificate::from_der(der) {
         Ok(([], cert)) => Ok(cert),
         _ => Err(Refusal::BadEncoding),
-    }
-}
-
-/// RFC 5280 §6.1.4 (k) and (n), and stricter: key usage must be there.
-fn check_authority(cert: &X509Certificate<'_>) -> Result<(), Refusal> {
-    let usage = cert.key_usage();
-    let usage = usage.map_err(|_detail| Refusal::BadEncoding)?;
-    let may_sign = usage.is_some_and(|usage| usage.value.key_cert_sign());
-    if cert.version() == X509Version::V3 && cert.is_ca() && may_sign {
-        Ok(())
-    } else {
-        Err(Refusal::KeyUsage)
     }
 }
 

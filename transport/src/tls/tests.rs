@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::identities::{CallerSvid, signature_algorithms};
+use crate::svid::Leaf;
 use crate::testing::Ca;
 
 /// A visitor that takes whatever it is shown and remembers it.
@@ -91,7 +92,8 @@ async fn visit(door: &TlsAcceptor, svid: Option<Svid>) -> Option<(Option<String>
     answered?;
     let id = |leaf: Leaf| leaf.id.to_string();
     let shown = seen.0.lock().unwrap().take();
-    Some((leaf?.map(id), shown.map(id)))
+    let proved = leaf?.map(|credential| credential.id().to_string());
+    Some((proved, shown.map(id)))
 }
 
 #[tokio::test]
