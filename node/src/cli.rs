@@ -39,6 +39,7 @@ mod login;
 mod nodes;
 mod operator;
 mod out;
+mod preflight;
 mod revoke;
 mod rollback;
 mod routes;
@@ -99,6 +100,8 @@ enum Command {
     Man(completions::Man),
     #[command(hide = true)]
     DemoApp(demo::DemoApp),
+    #[command(hide = true)]
+    Preflight(preflight::Preflight),
 }
 
 /// Runs the command line of this process.
@@ -111,6 +114,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
+    if let Command::Preflight(command) = &cli.command {
+        return command.run();
+    }
     match cli.command.run() {
         Ok(()) => ExitCode::SUCCESS,
         // `starling nodes | head` has seen enough.
@@ -157,6 +163,7 @@ impl Command {
             Self::Completions(command) => command.run(),
             Self::Man(command) => command.run(),
             Self::DemoApp(command) => command.run(),
+            Self::Preflight(_) => unreachable!("its exit code is its answer"),
         }
     }
 }

@@ -127,6 +127,7 @@ impl Attacker {
         rows.sort_by_key(|row| row.hash);
         let manifest = Manifest {
             docs: digest(rows.iter().map(|row| &row.hash)),
+            docs_out_of_force: 0,
             sequence: now_ms,
             kv_version: now_ms,
             ..self.manifest(1, now_ms / 1000)
@@ -187,6 +188,7 @@ impl Attacker {
             calls: Vec::new(),
             credentials: hash(&self.credentials),
             docs: None,
+            docs_out_of_force: 0,
             summary: None,
             later: Vec::new(),
         }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use starling_gossip::{DocumentKey, DocumentName, Revision, ServiceName};
 
+use super::coverage::Coverage;
 use crate::config::{Problem, Problems};
 use crate::host::Host;
 use crate::revocation::{self, Entry};
@@ -35,23 +36,28 @@ pub fn consumers(host: &Arc<Host>) -> Vec<Box<dyn Consumer>> {
     let router = host.clone();
     let revoking = host.clone();
     vec![
-        // First: whom another document allows may be thrown out already.
-        Kind::new("revocation", revocation, move |set| {
-            let entries = set.documents.iter().flat_map(revoked);
-            revocation::enforce(&revoking, entries);
-            let stand_ins = set.missing.iter().map(deny_all);
-            revoking.policy.stand_in(stand_ins.collect());
-        }),
-        Kind::new("policy", policy, move |set| {
+        // In force first: a caller that another document allows may be revoked.
+        Kind::new(
+            "revocation",
+            Fallback::KeepAndDeny,
+            revocation,
+            move |set| {
+                let texts = set.documents.iter().flat_map(|held| &held.texts);
+                revocation::enforce(&revoking, texts.flat_map(revoked));
+                let stand_ins = set.missing.iter().filter_map(stand_in);
+                revoking.policy.stand_in(stand_ins.collect());
+            },
+        ),
+        Kind::policy(policy, move |set| {
             judge.take_documents(policies(set));
         }),
-        Kind::new("route", route, move |set| {
+        Kind::new("route", Fallback::Keep, route, move |set| {
             router.take_document_routes(&routes(set));
         }),
     ]
 }
 
-fn policy(
+pub(super) fn policy(
     _name: &DocumentName,
     file: &Path,
     body: &str,
@@ -59,19 +65,23 @@ fn policy(
     crate::policy::Document::parse_as(file, body)
 }
 
-fn revocation(_name: &DocumentName, file: &Path, body: &str) -> Result<Vec<Entry>, Problems> {
+pub(super) fn revocation(
+    _name: &DocumentName,
+    file: &Path,
+    body: &str,
+) -> Result<Vec<Entry>, Problems> {
     config::revocation::parse(file, body)
 }
 
 /// An operator who revoked the own key would take the revocation back with it, and so on for ever.
-fn revoked(held: &InForce<Vec<Entry>>) -> impl Iterator<Item = &Entry> {
-    let own = revocation::What::Key(operator::key_hash(&held.signed_by));
-    let entries = held.document.iter();
+fn revoked(text: &Text<Vec<Entry>>) -> impl Iterator<Item = &Entry> {
+    let own = revocation::What::Key(operator::key_hash(&text.signed_by));
+    let entries = text.document.iter();
     entries.filter(move |entry| entry.what != own)
 }
 
 /// The route's service is the document's name.
-fn route(name: &DocumentName, file: &Path, body: &str) -> Result<Route, Problems> {
+pub(super) fn route(name: &DocumentName, file: &Path, body: &str) -> Result<Route, Problems> {
     let service = ServiceName::parse(name.as_str()).map_err(|error| {
         Problems::from(Problem {
             file: file.into(),
@@ -89,45 +99,36 @@ pub fn as_route(key: &DocumentKey, file: &Path, body: &str) -> Option<Route> {
     (key.kind.as_str() == "route").then(|| route(&key.name, file, body).ok())?
 }
 
-/// A route that is missing denied nobody anything: calls go where they go without it.
+/// A route denies nobody anything: while it is held back or lost, calls go where they went before it, or where they go without it.
 fn routes(set: Set<InForce<Route>>) -> Vec<Arc<Route>> {
-    let held = set.documents.into_iter();
-    held.map(|held| held.document).collect()
+    let texts = set.documents.into_iter().flat_map(|held| held.texts);
+    texts.map(|text| text.document).collect()
 }
 
-/// A policy that is missing may have denied anything, so until it is back nothing is allowed.
+/// Each text is decided on its own, and so is what stands in for one that is missing.
 fn policies(set: Set<InForce<crate::policy::Document>>) -> Vec<crate::policy::InForce> {
-    let present = set
-        .documents
-        .into_iter()
-        .map(|held| crate::policy::InForce {
-            name: held.name,
-            revision: held.revision,
-            document: held.document,
-        });
-    present.chain(set.missing.iter().map(deny_all)).collect()
+    let present = set.documents.into_iter().flat_map(|held| {
+        let name = held.name;
+        let texts = held.texts.into_iter();
+        texts.map(move |text| crate::policy::InForce {
+            name: name.clone(),
+            revision: text.revision,
+            document: text.document,
+        })
+    });
+    let missing = set.missing.iter().filter_map(stand_in);
+    present.chain(missing).collect()
 }
 
-/// Somebody whom a missing document denied or revoked may be any caller.
-fn deny_all(missing: &Missing) -> crate::policy::InForce {
-    let document = crate::policy::Document::parse(DENY_ALL);
-    crate::policy::InForce {
+/// Any caller may be one that a missing document denied or revoked.
+fn stand_in(missing: &Missing) -> Option<crate::policy::InForce> {
+    let document = crate::policy::Document::parse(&missing.denied.denial()?);
+    Some(crate::policy::InForce {
         name: missing.name.clone(),
         revision: missing.revision,
         document: Arc::new(document.expect("a test reads it")),
-    }
+    })
 }
-
-/// What stands in for a document that is missing.
-pub(super) const DENY_ALL: &str = r#"
-[[deny]]
-services = ["*"]
-from = ["*"]
-
-[[mode]]
-services = ["*"]
-mode = "enforce"
-"#;
 
 /// The kinds there are.
 pub fn known() -> impl Iterator<Item = &'static str> {
@@ -142,10 +143,24 @@ pub fn check(key: &DocumentKey, file: &Path, body: &str) -> Option<Result<(), Pr
     Some(check(&key.name, file, body))
 }
 
+/// What acts in place of a text that is not in force here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fallback {
+    /// All calls to the services that it is about are denied.
+    Deny,
+    /// The one before stays in force, and all calls are denied.
+    KeepAndDeny,
+    /// The one before stays in force.
+    Keep,
+}
+
 /// What becomes of the documents of one kind.
 pub trait Consumer: Send + Sync + 'static {
     /// Its kind.
     fn kind(&self) -> &'static str;
+
+    /// What acts in place of one that is not in force.
+    fn fallback(&self) -> Fallback;
 
     /// Whether a body can be read; otherwise why not.
     fn check(&self, key: &DocumentKey, body: &str) -> Result<(), String>;
@@ -153,8 +168,11 @@ pub trait Consumer: Send + Sync + 'static {
     /// Whether a revision can be read; otherwise why not. Remembered until the revision is gone.
     fn read(&self, revision: &Revision) -> Result<(), String>;
 
-    /// Puts these revisions, all of which were read, in force, and none besides. `missing` are names of documents that are
-    /// known to be in force in the mesh but not here: what they deny must not become possible.
+    /// Which services a revision can deny; all if that is not known.
+    fn coverage(&self, revision: &Revision) -> Coverage;
+
+    /// Puts these revisions, all of which were read, in force, and none besides; those of one document stand side by side.
+    /// `missing` are texts that count in the mesh and cannot be in force here: what they deny must not become possible.
     fn take(&self, set: Set<Arc<Revision>>);
 }
 
@@ -165,17 +183,26 @@ pub struct Set<T> {
     pub missing: Vec<Missing>,
 }
 
-/// A document that counts in the mesh and cannot be put in force here.
+/// A text that counts in the mesh and cannot be put in force here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
     pub name: Arc<str>,
     pub revision: u64,
+    /// The services to which all calls are denied meanwhile.
+    pub denied: Coverage,
 }
 
 /// A document in force.
 #[derive(Debug)]
 pub struct InForce<T> {
     pub name: Arc<str>,
+    /// Newest first; at least one.
+    pub texts: Vec<Text<T>>,
+}
+
+/// One text of a document in force.
+#[derive(Debug)]
+pub struct Text<T> {
     pub revision: u64,
     /// The operator's public key.
     pub signed_by: [u8; 32],
@@ -188,10 +215,22 @@ type Read<T> = Result<Arc<T>, String>;
 /// A [`Consumer`] made of a parser and of what takes what it read.
 pub struct Kind<T> {
     kind: &'static str,
+    fallback: Fallback,
     parse: Parse<T>,
+    covers: fn(&T) -> Coverage,
     take: Box<dyn Fn(Set<InForce<T>>) + Send + Sync>,
     read: Mutex<BTreeMap<[u8; 32], Read<T>>>,
     taken: Mutex<Option<Set<Arc<Revision>>>>,
+}
+
+impl Kind<crate::policy::Document> {
+    /// The kind whose texts deny calls to some services and not to others.
+    pub fn policy(
+        parse: Parse<crate::policy::Document>,
+        take: impl Fn(Set<InForce<crate::policy::Document>>) + Send + Sync + 'static,
+    ) -> Box<dyn Consumer> {
+        Self::covering("policy", Fallback::Deny, parse, Coverage::of, take)
+    }
 }
 
 impl<T: Send + Sync + 'static> Kind<T> {
@@ -199,12 +238,25 @@ impl<T: Send + Sync + 'static> Kind<T> {
     #[expect(clippy::new_ret_no_self, reason = "kinds live in one list")]
     pub fn new(
         kind: &'static str,
+        fallback: Fallback,
         parse: Parse<T>,
+        take: impl Fn(Set<InForce<T>>) + Send + Sync + 'static,
+    ) -> Box<dyn Consumer> {
+        Self::covering(kind, fallback, parse, |_| Coverage::All, take)
+    }
+
+    fn covering(
+        kind: &'static str,
+        fallback: Fallback,
+        parse: Parse<T>,
+        covers: fn(&T) -> Coverage,
         take: impl Fn(Set<InForce<T>>) + Send + Sync + 'static,
     ) -> Box<dyn Consumer> {
         Box::new(Self {
             kind,
+            fallback,
             parse,
+            covers,
             take: Box::new(take),
             read: Mutex::default(),
             taken: Mutex::default(),
@@ -236,6 +288,10 @@ impl<T: Send + Sync + 'static> Consumer for Kind<T> {
         self.kind
     }
 
+    fn fallback(&self) -> Fallback {
+        self.fallback
+    }
+
     fn check(&self, key: &DocumentKey, body: &str) -> Result<(), String> {
         self.parse(key, &key.to_string(), body).map(drop)
     }
@@ -244,21 +300,37 @@ impl<T: Send + Sync + 'static> Consumer for Kind<T> {
         self.document(revision).map(drop)
     }
 
+    fn coverage(&self, revision: &Revision) -> Coverage {
+        let read = self.document(revision);
+        read.map_or(Coverage::All, |document| (self.covers)(&document))
+    }
+
     fn take(&self, set: Set<Arc<Revision>>) {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.as_ref() == Some(&set) {
             return;
         }
-        let documents = set.documents.iter().filter_map(|revision| {
-            Some(InForce {
-                name: revision.key.name.as_str().into(),
+        let mut documents: Vec<InForce<T>> = Vec::new();
+        for revision in &set.documents {
+            let Ok(document) = self.document(revision) else {
+                continue;
+            };
+            let text = Text {
                 revision: revision.revision,
                 signed_by: revision.public_key,
-                document: self.document(revision).ok()?,
-            })
-        });
+                document,
+            };
+            let name = revision.key.name.as_str();
+            match documents.last_mut().filter(|held| *held.name == *name) {
+                Some(held) => held.texts.push(text),
+                None => documents.push(InForce {
+                    name: name.into(),
+                    texts: vec![text],
+                }),
+            }
+        }
         (self.take)(Set {
-            documents: documents.collect(),
+            documents,
             missing: set.missing.clone(),
         });
         *taken = Some(set);

@@ -33,7 +33,7 @@ impl View {
                 .iter()
                 .filter(|(_, document)| document.rival().is_some())
                 .count(),
-            not_in_force: count.not_in_force + count.held + count.lost,
+            not_in_force: count.out_of_force(),
             same_nodes: 1 + others.filter(|member| member.documents == digest).count(),
         }
     }
@@ -81,7 +81,7 @@ impl View {
         let membership = &self.host.membership;
         let read = membership.check(document).map_err(refused)?;
         if !read.deleted {
-            let checked = self.keeper.check(&read.key, &read.body);
+            let checked = self.keeper.check(&read).await;
             checked.map_err(|error| view::Refused {
                 status: 422,
                 error: format!("this agent cannot put it in force: {error}"),
