@@ -10,6 +10,7 @@ mod follow;
 mod issuing;
 mod listeners;
 pub(crate) mod policies;
+pub(crate) mod readers;
 mod remote;
 mod source;
 

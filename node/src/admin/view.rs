@@ -49,6 +49,8 @@ pub trait Source: Send + Sync + 'static {
     fn document(&self, key: &DocumentKey) -> History;
     /// Takes a signed document. When it returns the document is on disk and on its way to others.
     fn submit(&self, document: Bytes) -> BoxFuture<'_, Result<Receipt, Refused>>;
+    /// Which nodes cannot read these texts, or do not say. Waits for the nodes.
+    fn readers(&self, texts: Vec<Unsigned>) -> BoxFuture<'static, Vec<Reader>>;
     /// Begins to leave the mesh and to end.
     fn leave(&self) -> Leaving;
     /// Whether this agent should get traffic; otherwise why not, in one line.
@@ -169,8 +171,18 @@ pub struct DocumentCount {
     pub forks: usize,
     /// Those whose newest revision has no effect here, whatever the reason.
     pub not_in_force: usize,
+    /// Other nodes on which that is so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<OutOfForceOn>,
     /// Nodes believed alive that hold the same documents, this one included.
     pub same_nodes: usize,
+}
+
+/// A node on which documents have no effect in their newest revision, by its own word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutOfForceOn {
+    pub node: String,
+    pub count: u16,
 }
 
 /// An element of `/v1/documents`: the newest revision of one document, and what became of it here.
@@ -219,6 +231,25 @@ pub struct Revision {
     /// SHA-256 of what the operator signed.
     pub hash: String,
     pub body: String,
+}
+
+/// A text that is to be signed: an element of what `POST /v1/readers` takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unsigned {
+    pub kind: String,
+    pub name: String,
+    pub body: String,
+}
+
+/// A node that cannot read a text, or does not say whether it can: an element of what `POST /v1/readers` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reader {
+    pub node: String,
+    /// `KIND/NAME`, and why it cannot be read.
+    pub problems: Vec<(String, String)>,
+    /// Why it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent: Option<String>,
 }
 
 /// A document was taken.
@@ -323,6 +354,9 @@ pub struct Node {
     /// Whether it issues certificates.
     #[serde(default)]
     pub is_issuer: bool,
+    /// Documents whose newest revision has no effect there, by its own word.
+    #[serde(default)]
+    pub documents_out_of_force: u16,
     /// Whether it holds the same documents as this node.
     #[serde(default)]
     pub has_same_documents: bool,

@@ -236,7 +236,14 @@ impl Source for View {
     }
 
     fn check(&self) -> BoxFuture<'static, check::agent::Agent> {
-        Box::pin(super::check::facts(self.host.clone(), self.facts.clone()))
+        let gathered = super::check::facts(self.host.clone(), self.facts.clone());
+        let documents = self.check_documents();
+        Box::pin(async move {
+            check::agent::Agent {
+                documents,
+                ..gathered.await
+            }
+        })
     }
 
     fn sees(&self, pass: &str) -> Result<view::Seer, view::Refused> {
@@ -280,6 +287,10 @@ impl Source for View {
 
     fn submit(&self, document: Bytes) -> BoxFuture<'_, Result<view::Receipt, view::Refused>> {
         Box::pin(async move { self.take_document(&document).await })
+    }
+
+    fn readers(&self, texts: Vec<view::Unsigned>) -> BoxFuture<'static, Vec<view::Reader>> {
+        Box::pin(super::readers::ask_all(self.host.clone(), texts))
     }
 
     fn leave(&self) -> view::Leaving {
@@ -424,6 +435,7 @@ fn node(catalogue: &Catalogue, member: &Member) -> view::Node {
         liveness_s: member.liveness_at.elapsed().as_secs(),
         seconds_left: seconds_until(UNIX_EPOCH + Duration::from_secs(member.not_after)),
         is_issuer: member.caps.has(Caps::ISSUER),
+        documents_out_of_force: member.documents_out_of_force,
         has_same_documents: own.is_some_and(|own| own.documents == member.documents),
         is_self: member.name == catalogue.local,
     }

@@ -191,6 +191,26 @@ pub async fn check(runner: &dyn Runner, text: Text) -> Checked {
     }
 }
 
+/// Which of `texts` cannot be read, with the reasons.
+pub async fn problems(runner: &dyn Runner, texts: &[Text]) -> Vec<(String, String)> {
+    let ending = runner.run(texts, Patience::Answer).await;
+    let key = |at: usize| texts.get(at).map(|text| text.key.to_string());
+    let problems = ending.problems.into_iter();
+    let mut problems: Vec<_> = problems
+        .filter_map(|(at, problem)| Some((key(at)?, problem)))
+        .collect();
+    // Whatever ended it, what came behind is not known to be readable either.
+    let undone = key(ending.done).map(|key| (key, ending.end.to_string()));
+    problems.extend(undone);
+    problems
+}
+
+/// What tells this program from other builds, on whatever host: its version and its size.
+pub fn build() -> String {
+    let size = std::fs::metadata("/proc/self/exe").map_or(0, |file| file.len());
+    format!("{}+{size:x}", env!("CARGO_PKG_VERSION"))
+}
+
 impl Shared {
     async fn serve(self: Arc<Self>, lane: Lane) {
         let mut work = self.work.subscribe();

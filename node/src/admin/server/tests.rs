@@ -6,8 +6,8 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::*;
 use crate::admin::view::{
-    Config, Document, Edges, Explained, Gossip, History, Leaving, Node, NodePolicy, Receipt,
-    Refused, Route, Scraped, Seer, Service, Status,
+    Config, Document, Edges, Explained, Gossip, History, Leaving, Node, NodePolicy, Reader,
+    Receipt, Refused, Route, Scraped, Seer, Service, Status, Unsigned,
 };
 use crate::tap::{Ask, Tap};
 use crate::telemetry::Format;
@@ -114,6 +114,10 @@ impl Source for Young {
                 hint: None,
             }),
         }
+    }
+
+    fn readers(&self, _texts: Vec<Unsigned>) -> BoxFuture<'static, Vec<Reader>> {
+        Box::pin(std::future::ready(Vec::new()))
     }
 
     fn leave(&self) -> Leaving {

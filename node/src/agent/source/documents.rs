@@ -8,6 +8,7 @@ use starling_gossip::{DocumentKey, Liveness, Revision, State};
 
 use super::View;
 use crate::admin::view;
+use crate::check::documents::OutOfForce;
 use crate::documents::Standing;
 
 impl View {
@@ -34,8 +35,48 @@ impl View {
                 .filter(|(_, document)| document.rival().is_some())
                 .count(),
             not_in_force: count.out_of_force(),
+            elsewhere: self.out_of_force_elsewhere(),
             same_nodes: 1 + others.filter(|member| member.documents == digest).count(),
         }
+    }
+
+    /// What `starling check` says of documents.
+    pub(super) fn check_documents(&self) -> crate::check::documents::Documents {
+        let standings = self.keeper.standings();
+        let here = standings.iter();
+        let here = here.filter(|(_, standing)| standing.is_out_of_force());
+        crate::check::documents::Documents {
+            here: here
+                .take(SHOWN_MAX)
+                .map(|(key, standing)| OutOfForce {
+                    document: key.to_string(),
+                    state: standing.word().to_owned(),
+                    why: standing.why().unwrap_or_default(),
+                })
+                .collect(),
+            count: standings.count().out_of_force(),
+            elsewhere: self.out_of_force_elsewhere(),
+            no_child: self.keeper.no_child(),
+        }
+    }
+
+    /// The other nodes that say that documents have no effect on them.
+    fn out_of_force_elsewhere(&self) -> Vec<view::OutOfForceOn> {
+        let catalogue = self.host.membership.catalogue();
+        let members = catalogue.members.values();
+        let others = members.filter(|member| {
+            member.name != catalogue.local
+                && member.liveness == Liveness::Alive
+                && member.state != State::Left
+                && member.documents_out_of_force > 0
+        });
+        others
+            .take(SHOWN_MAX)
+            .map(|member| view::OutOfForceOn {
+                node: member.name.to_string(),
+                count: member.documents_out_of_force,
+            })
+            .collect()
     }
 
     pub(super) fn list_documents(&self) -> Vec<view::Document> {
@@ -166,6 +207,9 @@ fn hint(refusal: starling_gossip::metrics::Refusal) -> Option<&'static str> {
         _ => return None,
     })
 }
+
+/// Documents and nodes of one answer; a count says how many there are.
+const SHOWN_MAX: usize = 32;
 
 /// Since a time in seconds since 1970; 0 if that is still to come.
 fn age_s(issued: u64) -> u64 {
