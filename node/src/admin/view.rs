@@ -178,6 +178,9 @@ pub struct DocumentCount {
     pub same_nodes: usize,
 }
 
+/// The state of a document whose newest revision is not decided yet, for a second at most.
+pub const CHECKING: &str = "being checked";
+
 /// A node on which documents have no effect in their newest revision, by its own word.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutOfForceOn {
@@ -196,7 +199,7 @@ pub struct Document {
     pub operator: String,
     /// Since it was issued, by the operator's clock.
     pub age_s: u64,
-    /// `in force`, `deleted`, `held back`, `not in force` or `lost`.
+    /// `in force`, `deleted`, `held back`, `not in force`, `lost`; or [`CHECKING`], and what follows is about the revision before.
     pub state: String,
     /// The revision in force here.
     #[serde(default, skip_serializing_if = "Option::is_none")]

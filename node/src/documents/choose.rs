@@ -228,6 +228,16 @@ impl Standing {
         }
     }
 
+    /// The revision that it is about. A newer one is being checked.
+    pub fn revision(&self) -> u64 {
+        match self {
+            Self::InForce(newest) | Self::Deleted(newest) | Self::HeldBack { newest, .. } => {
+                newest.revision
+            }
+            Self::Lost { revision, .. } => *revision,
+        }
+    }
+
     /// Whether the mesh's newest word has no effect here.
     pub fn is_out_of_force(&self) -> bool {
         matches!(self, Self::HeldBack { .. } | Self::Lost { .. })

@@ -66,7 +66,7 @@ export function liveness(word) {
   return said(`${mark}\u00a0${word}`, state);
 }
 
-const DOCUMENT = { 'in force': ['●', 'good'], deleted: ['○', 'off'], 'held back': ['▲', 'warn'] };
+const DOCUMENT = { 'in force': ['●', 'good'], deleted: ['○', 'off'], 'being checked': ['○', 'off'], 'held back': ['▲', 'warn'] };
 export function document_state(word) {
   const [mark, state] = DOCUMENT[word] ?? ['✕', 'bad'];
   return said(`${mark}\u00a0${word}`, state);

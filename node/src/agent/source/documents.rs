@@ -98,6 +98,10 @@ impl View {
             None => view::Document {
                 kind: key.kind.to_string(),
                 name: key.name.to_string(),
+                state: match held {
+                    Some(_) => view::CHECKING.to_owned(),
+                    None => String::new(),
+                },
                 ..view::Document::default()
             },
         };
@@ -155,7 +159,10 @@ impl View {
             age_s: newest
                 .map(|newest| age_s(newest.issued))
                 .unwrap_or_default(),
-            state: standing.word().to_owned(),
+            state: match standing.revision() < documents.newest_revision(key) {
+                true => view::CHECKING.to_owned(),
+                false => standing.word().to_owned(),
+            },
             in_force: standing.in_force().map(|revision| revision.revision),
             why: standing.why(),
             fork: rival.map(|rival| rival.operator.to_string()),
