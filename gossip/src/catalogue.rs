@@ -62,6 +62,8 @@ pub struct Member {
     pub not_after: u64,
     /// What tells the documents it holds from other sets; see [`Documents::digest`](crate::Documents::digest).
     pub documents: Option<[u8; 32]>,
+    /// How many of them have no effect there in their newest revision.
+    pub documents_out_of_force: u16,
 }
 
 /// One service on one node.
@@ -198,6 +200,7 @@ fn member(entry: &Entry, now_s: u64) -> Member {
         unproven: unproven.map(|service| service.name.clone()).collect(),
         not_after: entry.vetted.node.not_after,
         documents: manifest.docs,
+        documents_out_of_force: manifest.docs_out_of_force,
     }
 }
 

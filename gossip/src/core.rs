@@ -224,6 +224,18 @@ impl Core {
         Ok(())
     }
 
+    /// Announces how many documents are not in force here, if that is news.
+    pub(crate) fn set_documents_out_of_force(&self, count: usize) -> Result<(), LocalError> {
+        let count = u16::try_from(count).unwrap_or(u16::MAX);
+        let mut own = self.own();
+        if own.documents_out_of_force == count {
+            return Ok(());
+        }
+        own.documents_out_of_force = count;
+        let local = own.local.clone();
+        self.sign(&mut own, local)
+    }
+
     /// Announces what is announced already, with the documents held now.
     fn announce_again(&self) -> Result<(), LocalError> {
         let mut own = self.own();

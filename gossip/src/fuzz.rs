@@ -128,6 +128,7 @@ mod tests {
             calls: vec![ServiceName::parse("db").unwrap()],
             credentials: [2; 32],
             docs: Some([3; 32]),
+            docs_out_of_force: 2,
             summary: None,
             later: Vec::new(),
         }

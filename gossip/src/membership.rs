@@ -119,6 +119,11 @@ impl Membership {
         self.core.library.changes()
     }
 
+    /// Announces how many documents have no effect on this node in their newest revision.
+    pub fn set_documents_out_of_force(&self, count: usize) -> Result<(), LocalError> {
+        self.core.set_documents_out_of_force(count)
+    }
+
     /// Checks what an operator signed, without taking it: one revision or more.
     pub fn check(&self, document: &[u8]) -> Result<Vec<Arc<Revision>>, SubmitError> {
         let checked = self.core.library.checker.check_new(document);

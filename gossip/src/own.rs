@@ -36,6 +36,8 @@ pub(crate) struct Own {
     credentials: Option<Proof>,
     /// The digest of the documents we hold.
     pub(crate) documents: Option<[u8; 32]>,
+    /// How many of them have no effect here.
+    pub(crate) documents_out_of_force: u16,
     /// How our calls go.
     pub(crate) summary: Option<Summary>,
     /// Whether everybody here reads more than the first version of a manifest.
@@ -80,6 +82,7 @@ impl Own {
             sequence: 0,
             credentials: None,
             documents: None,
+            documents_out_of_force: 0,
             summary: None,
             extras_are_read: false,
         }
@@ -159,6 +162,7 @@ impl Own {
             calls: local.calls.clone(),
             credentials,
             docs: self.documents,
+            docs_out_of_force: self.documents_out_of_force,
             summary: self.summary.clone().filter(|_| self.extras_are_read),
             later: Vec::new(),
         }

@@ -11,6 +11,7 @@ mod invitations;
 mod issuing;
 mod listeners;
 pub(crate) mod policies;
+pub(crate) mod readers;
 mod remote;
 mod source;
 
@@ -33,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{self, Door, Socket};
 use crate::config::Config;
 use crate::control::{self, Control};
-use crate::documents::{Keeper, kinds};
+use crate::documents::{Keeper, kinds, preflight};
 use crate::health::Checks;
 use crate::host::{Host, Parts};
 use crate::inbound;
@@ -121,7 +122,6 @@ struct Agent {
     endpoint: Endpoint,
     announcer: Arc<Announcer>,
     facts: Arc<Facts>,
-    keeper: Arc<Keeper>,
     notifier: Arc<Notifier>,
     /// Tasks that serve no call: they end with `over`.
     background: JoinSet<()>,
@@ -171,7 +171,9 @@ impl Agent {
         });
         host.traces.configure(&host.config.load().trace);
         // What operators said is in force before anybody is served.
-        let keeper = Keeper::start(&state, &host.membership, kinds::consumers(&host)).await;
+        let consumers = kinds::consumers(&host);
+        let checked_by = Arc::new(preflight::Program::itself());
+        let keeper = Keeper::start(&state, &host.membership, consumers, checked_by).await;
         let over = CancellationToken::new();
         let mut background = JoinSet::new();
         background.spawn(keeper.clone().run(host.clone()));
@@ -225,7 +227,6 @@ impl Agent {
             endpoint,
             announcer,
             facts,
-            keeper,
             notifier,
             background,
             over,
@@ -262,7 +263,6 @@ impl Agent {
         self.host.membership.leave().await;
         self.over.cancel();
         self.background.abort_all();
-        self.keeper.stop().await;
         let _told = tokio::time::timeout(CLOSE_BUDGET, self.endpoint.close()).await;
     }
 }

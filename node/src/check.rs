@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod agent;
 pub mod certificates;
+pub mod documents;
 pub mod drift;
 pub mod files;
 pub mod peers;

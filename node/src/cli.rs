@@ -40,6 +40,7 @@ mod nodes;
 mod operator;
 mod operator_key;
 mod out;
+mod preflight;
 mod revoke;
 mod rollback;
 mod routes;
@@ -100,6 +101,8 @@ enum Command {
     Man(completions::Man),
     #[command(hide = true)]
     DemoApp(demo::DemoApp),
+    #[command(hide = true)]
+    Preflight(preflight::Preflight),
 }
 
 /// Runs the command line of this process.
@@ -112,6 +115,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
+    if let Command::Preflight(command) = &cli.command {
+        return command.run();
+    }
     match cli.command.run() {
         Ok(()) => ExitCode::SUCCESS,
         // `starling nodes | head` has seen enough.
@@ -158,6 +164,7 @@ impl Command {
             Self::Completions(command) => command.run(),
             Self::Man(command) => command.run(),
             Self::DemoApp(command) => command.run(),
+            Self::Preflight(_) => unreachable!("its exit code is its answer"),
         }
     }
 }

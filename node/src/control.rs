@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use starling_transport::{Leaf, SpiffeId};
 use tokio::sync::Semaphore;
 
-use crate::agent::{check, explain, policies};
+use crate::agent::{check, explain, policies, readers};
 use crate::body::{Body, BoxError, full};
 use crate::host::Host;
 use crate::issuer;
@@ -36,6 +36,7 @@ pub fn handlers() -> Vec<Handler> {
         Handler::new("/v1/spent", Who::Node, issuer::spent),
         Handler::new("/v1/invitations", Who::Node, issuer::end_revoked),
         policies::handler(),
+        readers::handler(),
         survey::handler(),
         tap::handler(),
         scrape::handler(),
@@ -170,7 +171,8 @@ impl Refused {
         self.status
     }
 
-    fn busy() -> Self {
+    /// Ask again later.
+    pub fn busy() -> Self {
         let why = "too many questions at a time; ask again";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", why)
     }
@@ -245,11 +247,11 @@ async fn collect(mut body: Body) -> Result<Bytes, BoxError> {
     Ok(bytes.into())
 }
 
-/// Questions answered at a time, over all peers: they are rare, and 64 with full bodies are 4 MiB.
+/// Questions answered at a time, over all peers: they are rare, and 64 with full bodies are 8 MiB.
 const UNDER_WAY_MAX: usize = 64;
 
-/// Bytes of a question or an answer. A renewal of a node with a dozen services is the largest.
-const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a question or an answer. A document of 64 KiB in base64 is the largest.
+const BODY_BYTES_MAX: usize = 128 * 1024;
 
 /// A question is answered from memory or a small file; what takes longer is stuck.
 const ANSWER_BUDGET: Duration = Duration::from_secs(5);

@@ -58,3 +58,4 @@ pub mod telemetry;
 mod testing;
 pub mod token;
 pub mod upgrade;
+mod visible;

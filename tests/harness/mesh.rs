@@ -457,6 +457,28 @@ impl Node {
         ))
     }
 
+    /// The hash of a document's newest revision.
+    pub fn newest_hash(&self, key: &str) -> String {
+        let history = self.must(&["history", key, "--json"]);
+        let history: Value = serde_json::from_str(&history).expect("it is JSON");
+        let hash = history["revisions"][0]["hash"].as_str();
+        hash.expect("a hash").to_owned()
+    }
+
+    /// Has this agent, which is down, remember that a process ended while it read the policy with this hash, which is about
+    /// `service`. No text is known that does end one.
+    pub fn hold_back(&self, hash: &str, service: &str) {
+        let file = self.state().join("documents/clearance");
+        let text = fs::read_to_string(&file).expect("it is kept");
+        let build = text.lines().next();
+        let build = build.and_then(|line| line.strip_prefix("build "));
+        let build = build.expect("it begins with the build");
+        let cleared = format!("cleared {hash}");
+        assert!(text.contains(&cleared), "{text}");
+        let held = format!("held {hash} {build} SIGSEGV ={service}");
+        fs::write(&file, text.replace(&cleared, &held)).expect("it can be written");
+    }
+
     /// The instances of `service` as this agent knows them.
     pub fn instances(&self, service: &str) -> Vec<Instance> {
         let all = self.ask("services").unwrap_or_default();

@@ -3,11 +3,11 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use harness::process::run;
 use harness::{Mesh, Need, Node, Scratch, http, need, program, turn, wait_until};
-use serde_json::Value;
 
 /// Three hosts; web on n1 calls orders on n3, whose own TOML allows nobody who exists.
 struct Shop {
@@ -192,7 +192,66 @@ fn what_an_operator_may_not_say_is_refused() {
 }
 
 #[test]
-fn documents_survive_restarts_crashes_and_spoilt_files() {
+fn documents_survive_restarts_and_spoilt_files() {
+    need!(Need::Agent, Need::Program("nginx"));
+    let _turn = turn::shared();
+    let shop = Shop::open();
+    let (n1, n3) = (shop.node("n1"), shop.node("n3"));
+    let alice = shown(&shop.mesh.operator("alice", "policy"));
+    let web = shop.file("web");
+    n1.must(&["apply", "-f", &web, "--key", &alice, "--yes"]);
+    shop.wait_all(1, "in force");
+    n3.stop();
+    // It is in force again before anything is served.
+    n3.start();
+    n3.wait_ready();
+    assert_eq!(n3.document(KEY), Some((1, "in force".into(), Some(1))));
+    shop.wait_status(200);
+
+    // A spoilt file is put aside, and peers give back what was in it.
+    n3.kill();
+    let file = n3.state().join("documents/policy@orders");
+    let mut bytes = fs::read(&file).expect("it is kept");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, bytes).expect("it can be written");
+    n3.start();
+    n3.wait_ready();
+    shop.wait_all(1, "in force");
+    shop.wait_status(200);
+    assert!(file.with_file_name("policy@orders.broken").exists());
+    assert!(n3.log().contains("document lost here"), "{}", n3.log());
+}
+
+#[test]
+fn a_kill_within_a_minute_of_a_denial_does_not_open_the_door() {
+    need!(Need::Agent, Need::Program("nginx"));
+    let _turn = turn::shared();
+    let shop = Shop::open();
+    let (n1, n3) = (shop.node("n1"), shop.node("n3"));
+    let alice = shown(&shop.mesh.operator("alice", "policy"));
+    let (web, batch) = (shop.file("web"), shop.file("batch"));
+    let mut revision = 0;
+    for after_ms in [100, 1_000] {
+        for (file, status) in [(&web, 200), (&batch, 403)] {
+            n1.must(&["apply", "-f", file, "--key", &alice, "--yes"]);
+            revision += 1;
+            shop.wait_all(revision, "in force");
+            shop.wait_status(status);
+        }
+        std::thread::park_timeout(Duration::from_millis(after_ms));
+        n3.kill();
+        n3.start();
+        n3.wait_ready();
+        let expected = (revision, "in force".to_owned(), Some(revision));
+        assert_eq!(n3.document(KEY), Some(expected));
+        shop.wait_status(403);
+        assert!((0..50).all(|_| shop.status() == 403), "after {after_ms} ms");
+    }
+}
+
+#[test]
+fn what_is_held_back_denies_and_is_seen_on_every_node() {
     need!(Need::Agent, Need::Program("nginx"));
     let _turn = turn::shared();
     let shop = Shop::open();
@@ -201,51 +260,90 @@ fn documents_survive_restarts_crashes_and_spoilt_files() {
     let (web, batch) = (shop.file("web"), shop.file("batch"));
     n1.must(&["apply", "-f", &web, "--key", &alice, "--yes"]);
     shop.wait_all(1, "in force");
-    // An orderly end is no crash: nothing stays on trial. That a revision passes takes a minute, so the agent is told so.
-    n3.stop();
-    let trial = n3.state().join("documents/trial");
-    let left = fs::read_to_string(&trial).expect("it is kept");
-    assert_eq!(left, "", "on trial after an orderly end");
-    let history: Value =
-        serde_json::from_str(&n1.must(&["history", KEY, "--json"])).expect("it is JSON");
-    let hash = history["revisions"][0]["hash"].as_str().expect("a hash");
-    fs::write(&trial, format!("passed {hash}\n")).expect("it can be written");
-    // It is in force again before anything is served.
-    n3.start();
-    n3.wait_ready();
-    assert_eq!(n3.document(KEY), Some((1, "in force".into(), Some(1))));
     shop.wait_status(200);
-
-    // It crashes young with the second.
-    n1.must(&["apply", "-f", &batch, "--key", &alice, "--yes"]);
+    let both = "kind = \"policy\"\nname = \"orders\"\n\n[[grant]]\nservices = [\"orders\"]\nfrom = [\"web\", \"batch\"]\n";
+    let both = shown(&shop.mesh.scratch().write("both.toml", both));
+    n1.must(&["apply", "-f", &both, "--key", &alice, "--yes"]);
     shop.wait_all(2, "in force");
-    n3.kill();
+    n3.stop();
+
+    n3.hold_back(&n1.newest_hash(KEY), "orders");
     n3.start();
     n3.wait_ready();
-    assert_eq!(n3.document(KEY), Some((2, "held back".into(), Some(1))));
-    shop.wait_status(200);
-    let told = n3.must(&["get"]);
-    assert!(told.contains("the agent crashed within a minute"), "{told}");
+    assert_eq!(n3.document(KEY), Some((2, "held back".into(), None)));
+    shop.wait_status(403);
     let status = n3.show("status", &[]).expect("it answers");
     assert!(status.contains("1 NOT IN FORCE"), "{status}");
-    n1.must(&["rollback", KEY, "--key", &alice, "--yes"]);
-    n1.must(&["apply", "-f", &batch, "--key", &alice, "--yes"]);
-    shop.wait_all(4, "in force");
-    shop.wait_status(403);
+    let found = n3.operate(&["check"]);
+    let said = String::from_utf8_lossy(&found.stdout).into_owned();
+    assert_eq!(found.status.code(), Some(3), "{said}");
+    assert!(
+        said.contains("policy/orders is held back: ")
+            && said.contains("calls to orders are denied"),
+        "{said}"
+    );
+    wait_until(crate::PATIENCE, "n1 to hear of it", || {
+        let status = n1.show("status", &[]).unwrap_or_default();
+        status.contains("n3: 1 document not in force")
+    });
+    let said = String::from_utf8_lossy(&n1.operate(&["check"]).stdout).into_owned();
+    assert!(said.contains("n3: 1 document not in force"), "{said}");
 
-    // A spoilt file is put aside, and peers give back what was in it.
-    n3.kill();
-    let tried = fs::read_to_string(&trial).expect("it is kept");
-    fs::write(&trial, tried.replace("trial ", "passed ")).expect("it can be written");
-    let file = n3.state().join("documents/policy@orders");
-    let mut bytes = fs::read(&file).expect("it is kept");
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&file, bytes).expect("it can be written");
-    n3.start();
-    n3.wait_ready();
+    // Another revision is tried.
+    n1.must(&["apply", "-f", &batch, "--key", &alice, "--yes"]);
+    n1.must(&["apply", "-f", &web, "--key", &alice, "--yes"]);
     shop.wait_all(4, "in force");
-    shop.wait_status(403);
-    assert!(file.with_file_name("policy@orders.broken").exists());
-    assert!(n3.log().contains("document lost here"), "{}", n3.log());
+    shop.wait_status(200);
+    wait_until(crate::PATIENCE, "n1 to hear of it", || {
+        let status = n1.show("status", &[]).unwrap_or_default();
+        !status.contains("not in force")
+    });
+}
+
+#[test]
+fn the_process_that_reads_documents_first_has_nothing_of_the_agents() {
+    need!(Need::Agent);
+    let _turn = turn::shared();
+    let script = "exec 7</dev/null 8</dev/null; exec \"$0\" preflight --parent \"$1\"";
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", script])
+        .arg(program::agent())
+        .arg(std::process::id().to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let process = Path::new("/proc").join(child.id().to_string());
+    let open = || {
+        let open = fs::read_dir(process.join("fd")).expect("it runs");
+        let mut open: Vec<_> = open
+            .map(|entry| entry.expect("it is there").file_name())
+            .collect();
+        open.sort();
+        open
+    };
+    wait_until(crate::PATIENCE, "it to close what it inherited", || {
+        open() == ["0", "1", "2"]
+    });
+    wait_until(crate::PATIENCE, "it to bound its CPU time", || {
+        let limits = fs::read_to_string(process.join("limits")).expect("it runs");
+        let limit = |name: &str, value: &str| {
+            let mut lines = limits.lines();
+            let line = lines
+                .find_map(|line| line.strip_prefix(name))
+                .unwrap_or_default();
+            line.split_whitespace().next() == Some(value)
+        };
+        limit("Max cpu time", "10") && limit("Max core file size", "0")
+    });
+    // It ends with its input.
+    drop(child.stdin.take());
+    assert!(child.wait().expect("it ends").success());
+    // And it is nobody's but its parent's.
+    let stray = Command::new(program::agent())
+        .args(["preflight", "--parent", "1"])
+        .stdin(Stdio::null())
+        .output()
+        .expect("it runs");
+    assert_eq!(stray.status.code(), Some(1));
 }

@@ -259,7 +259,6 @@ fn a_document_that_is_damaged_never_allows_what_it_denied() {
     let documents = fs::read_dir(node.directory().join("state/documents"));
     let names = documents.expect("there is one").filter_map(|entry| {
         let entry = entry.expect("it can be listed");
-        // Nothing is on trial after an end in order.
         let is_empty = entry.metadata().expect("it is there").len() == 0;
         (!is_empty).then(|| entry.file_name().into_string().expect("it is UTF-8"))
     });

@@ -106,6 +106,35 @@ fn a_stolen_host_is_cut_off_and_what_it_is_given_later_is_good() {
 }
 
 #[test]
+fn a_kill_within_a_minute_of_a_revocation_does_not_open_the_door() {
+    need!(Need::Agent);
+    let _turn = turn::shared();
+    let calls = Calls::start();
+    let n2 = calls.mesh.node("n2");
+    for after_ms in [100, 1_000] {
+        wait_until(crate::PATIENCE, "n3 to be let in", || {
+            works(&calls, "n3", calls.lost)
+        });
+        calls.sign(&["revoke", "node/n3", "--reason", "stolen"]);
+        wait_until(crate::PATIENCE, "n2 to have the document", || {
+            n2.document("revocation/node-n3")
+                .is_some_and(|(_, state, _)| state == "in force")
+        });
+        std::thread::park_timeout(std::time::Duration::from_millis(after_ms));
+        n2.kill();
+        n2.start();
+        n2.wait_ready();
+        let (_, state, in_force) = n2.document("revocation/node-n3").expect("it is kept");
+        assert_eq!((state.as_str(), in_force.is_some()), ("in force", true));
+        wait_until(crate::PATIENCE, "n1 to be let in", || {
+            works(&calls, "n1", calls.good)
+        });
+        assert!((0..20).all(|_| !works(&calls, "n3", calls.lost)));
+        calls.sign(&["delete", "revocation/node-n3"]);
+    }
+}
+
+#[test]
 fn one_service_on_one_host_is_thrown_out_alone() {
     need!(Need::Agent);
     let _turn = turn::shared();

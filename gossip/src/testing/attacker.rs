@@ -132,6 +132,7 @@ impl Attacker {
         };
         let manifest = Manifest {
             docs: rooms_digest([(room.as_str(), &held)].into_iter()),
+            docs_out_of_force: 0,
             sequence: now_ms,
             kv_version: now_ms,
             ..self.manifest(1, now_ms / 1000)
@@ -193,6 +194,7 @@ impl Attacker {
             calls: Vec::new(),
             credentials: hash(&self.credentials),
             docs: None,
+            docs_out_of_force: 0,
             summary: None,
             later: Vec::new(),
         }

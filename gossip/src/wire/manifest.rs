@@ -35,6 +35,8 @@ pub(crate) struct Manifest {
     pub(crate) credentials: [u8; 32],
     /// The digest of the documents the node holds, if it holds any.
     pub(crate) docs: Option<[u8; 32]>,
+    /// How many of them have no effect on the node in their newest revision.
+    pub(crate) docs_out_of_force: u16,
     /// How its calls go.
     pub(crate) summary: Option<Summary>,
     /// What later versions say.
@@ -186,6 +188,7 @@ struct ManifestWire {
     calls: Vec<String>,
     credentials: [u8; 32],
     docs: Option<[u8; 32]>,
+    docs_out_of_force: u16,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -227,6 +230,7 @@ impl From<&Manifest> for ManifestWire {
             calls: manifest.calls.iter().map(ToString::to_string).collect(),
             credentials: manifest.credentials,
             docs: manifest.docs,
+            docs_out_of_force: manifest.docs_out_of_force,
         }
     }
 }
@@ -312,6 +316,7 @@ impl ManifestWire {
                 calls,
                 credentials: self.credentials,
                 docs: self.docs,
+                docs_out_of_force: self.docs_out_of_force,
                 summary: None,
                 later: Vec::new(),
             })

@@ -30,6 +30,17 @@ pub(super) async fn post(path: &str, body: Incoming, source: &dyn Source) -> Ans
             Ok(invited) => json_with(StatusCode::OK, &source.good_from(&invited)),
             Err(refused) => refuse(&refused),
         },
+        "/v1/readers" => match read(body, TEXTS_BYTES_MAX).await {
+            Ok(texts) => match serde_json::from_slice(&texts) {
+                Ok(texts) => json_with(StatusCode::OK, &source.readers(texts).await),
+                Err(error) => refuse(&Refused {
+                    status: StatusCode::BAD_REQUEST.as_u16(),
+                    error: format!("these are no texts of documents: {error}"),
+                    hint: None,
+                }),
+            },
+            Err(refused) => refuse(&refused),
+        },
         "/v1/leave" => json_with(StatusCode::OK, &source.leave()),
         _ => only_reading(),
     }
@@ -74,6 +85,9 @@ const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
 
 /// The names of a host and of 32 services.
 const QUESTION_BYTES_MAX: usize = 8 * 1024;
+
+/// Texts of 64 KiB in all; quoted as JSON a byte may take six.
+const TEXTS_BYTES_MAX: usize = 512 * 1024;
 
 /// A local client sends at once.
 const BODY_WAIT: Duration = Duration::from_secs(10);

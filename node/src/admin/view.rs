@@ -59,6 +59,8 @@ pub trait Source: Send + Sync + 'static {
     fn end_invitations(&self, name: RevokedName) -> BoxFuture<'static, EndedInvitations>;
     /// What is revoked of the names of a host that is to be invited.
     fn good_from(&self, invited: &Invited) -> GoodFrom;
+    /// Which nodes cannot read these texts, or do not say. Waits for the nodes.
+    fn readers(&self, texts: Vec<Unsigned>) -> BoxFuture<'static, Vec<Reader>>;
     /// Begins to leave the mesh and to end.
     fn leave(&self) -> Leaving;
     /// Whether this agent should get traffic; otherwise why not, in one line.
@@ -179,8 +181,21 @@ pub struct DocumentCount {
     pub forks: usize,
     /// Those whose newest revision has no effect here, whatever the reason.
     pub not_in_force: usize,
+    /// Other nodes on which that is so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<OutOfForceOn>,
     /// Nodes believed alive that hold the same documents, this one included.
     pub same_nodes: usize,
+}
+
+/// The state of a document whose newest revision is not decided yet, for a second at most.
+pub const CHECKING: &str = "being checked";
+
+/// A node on which documents have no effect in their newest revision, by its own word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutOfForceOn {
+    pub node: String,
+    pub count: u16,
 }
 
 /// An element of `/v1/documents`: the newest revision of one document, and what became of it here.
@@ -194,7 +209,7 @@ pub struct Document {
     pub operator: String,
     /// Since it was issued, by the operator's clock.
     pub age_s: u64,
-    /// `in force`, `deleted`, `held back`, `not in force` or `lost`.
+    /// `in force`, `deleted`, `held back`, `not in force`, `lost`; or [`CHECKING`], and what follows is about the revision before.
     pub state: String,
     /// The revision in force here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -238,6 +253,25 @@ pub struct Revision {
     /// The packet that it came in, with its signature, in base64.
     #[serde(default)]
     pub signed: String,
+}
+
+/// A text that is to be signed: an element of what `POST /v1/readers` takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unsigned {
+    pub kind: String,
+    pub name: String,
+    pub body: String,
+}
+
+/// A node that cannot read a text, or does not say whether it can: an element of what `POST /v1/readers` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reader {
+    pub node: String,
+    /// `KIND/NAME`, and why it cannot be read.
+    pub problems: Vec<(String, String)>,
+    /// Why it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent: Option<String>,
 }
 
 /// A document was taken.
@@ -342,6 +376,9 @@ pub struct Node {
     /// Whether it issues certificates.
     #[serde(default)]
     pub is_issuer: bool,
+    /// Documents whose newest revision has no effect there, by its own word.
+    #[serde(default)]
+    pub documents_out_of_force: u16,
     /// Whether it holds the same documents as this node.
     #[serde(default)]
     pub has_same_documents: bool,

@@ -52,6 +52,7 @@ pub(super) async fn facts(host: Arc<Host>, facts: Arc<Facts>) -> Agent {
             most,
             connections: config.limits.connections.into(),
         }),
+        documents: crate::check::documents::Documents::default(),
         seeds,
         left_out,
     }

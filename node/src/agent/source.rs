@@ -238,7 +238,14 @@ impl Source for View {
     }
 
     fn check(&self) -> BoxFuture<'static, check::agent::Agent> {
-        Box::pin(super::check::facts(self.host.clone(), self.facts.clone()))
+        let gathered = super::check::facts(self.host.clone(), self.facts.clone());
+        let documents = self.check_documents();
+        Box::pin(async move {
+            check::agent::Agent {
+                documents,
+                ..gathered.await
+            }
+        })
     }
 
     fn sees(&self, pass: &str) -> Result<view::Seer, view::Refused> {
@@ -297,6 +304,10 @@ impl Source for View {
 
     fn good_from(&self, invited: &view::Invited) -> view::GoodFrom {
         issuer::good_from(&self.host, invited)
+    }
+
+    fn readers(&self, texts: Vec<view::Unsigned>) -> BoxFuture<'static, Vec<view::Reader>> {
+        Box::pin(super::readers::ask_all(self.host.clone(), texts))
     }
 
     fn leave(&self) -> view::Leaving {
@@ -441,6 +452,7 @@ fn node(catalogue: &Catalogue, member: &Member) -> view::Node {
         liveness_s: member.liveness_at.elapsed().as_secs(),
         seconds_left: seconds_until(UNIX_EPOCH + Duration::from_secs(member.not_after)),
         is_issuer: member.caps.has(Caps::ISSUER),
+        documents_out_of_force: member.documents_out_of_force,
         has_same_documents: own.is_some_and(|own| own.documents == member.documents),
         is_self: member.name == catalogue.local,
     }

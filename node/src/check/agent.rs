@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::certificates::{self, Certificate};
+use super::documents::Documents;
 use super::peers::Peer;
 use super::{Check, Finding, Severity, drift, reach};
 use crate::admin::view;
@@ -23,6 +24,9 @@ pub struct Agent {
     pub renewal: Option<view::Renewal>,
     pub refused: Option<view::RefusedByPeer>,
     pub open_files: Option<OpenFiles>,
+    /// Those that have no effect, here and elsewhere.
+    #[serde(default)]
+    pub documents: Documents,
     /// What came of asking the seeds, if no other node is known.
     pub seeds: Vec<Seed>,
     pub peers: Vec<Peer>,
@@ -94,6 +98,7 @@ impl Agent {
         found.extend(self.alone());
         found.extend(reach::judge(&self.peers));
         found.extend(drift::judge(&self.own, &self.peers));
+        found.extend(self.documents.judge());
         found
     }
 

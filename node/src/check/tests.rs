@@ -80,6 +80,7 @@ pub(crate) fn agent() -> Agent {
         renewal: None,
         refused: None,
         open_files: None,
+        documents: documents::Documents::default(),
         seeds: Vec::new(),
         peers: vec![peer("n2"), peer("n3")],
         left_out: 0,

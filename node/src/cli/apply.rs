@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::sign::{Change, Sign};
 use super::{doubts, out};
+use crate::admin::view;
 use crate::config::{Problem, Problems};
 use crate::documents::file::DocumentFile;
 use crate::documents::kinds;
@@ -62,8 +63,20 @@ impl Apply {
         doubts::of_routes(&routes, self.sign.socket())
             .iter()
             .for_each(|doubt| out::complain(doubt));
+        let unsigned: Vec<_> = changes.iter().filter_map(unsigned).collect();
+        doubts::of_readers(&unsigned, self.sign.socket())
+            .iter()
+            .for_each(|doubt| out::complain(doubt));
         self.sign.make(changes)
     }
+}
+
+fn unsigned(change: &Change) -> Option<view::Unsigned> {
+    Some(view::Unsigned {
+        kind: change.key.kind.to_string(),
+        name: change.key.name.to_string(),
+        body: change.body.clone()?,
+    })
 }
 
 fn files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {

@@ -49,7 +49,7 @@ impl Ask {
         }
         loop {
             if io::stdout().is_terminal() {
-                out::say(CLEAR)?;
+                out::steer(CLEAR)?;
             }
             match once() {
                 Err(error) if error.is::<io::Error>() => return Err(error),
@@ -68,7 +68,7 @@ impl Ask {
     ) -> anyhow::Result<()> {
         if self.json {
             let json = block_on(client::ask(&self.socket, path))??;
-            out::say(
+            out::say_json(
                 String::from_utf8(json)
                     .context("the agent's answer is not text")?
                     .trim_end(),
@@ -89,7 +89,7 @@ impl Ask {
         let mut answer: T = self.answer(path)?;
         keep(&mut answer);
         if self.json {
-            out::say(&serde_json::to_string(&answer)?)?;
+            out::say_json(&serde_json::to_string(&answer)?)?;
         } else {
             out::say(&render(&answer))?;
         }

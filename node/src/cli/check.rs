@@ -69,10 +69,10 @@ impl Check {
         let facts = look::facts(agent, self.config, self.state, &self.socket)?;
         let found = findings(&facts);
         let report = report(&facts, &found);
-        out::say(&match self.json {
-            true => serde_json::to_string(&report)?,
-            false => render(&report),
-        })?;
+        match self.json {
+            true => out::say_json(&serde_json::to_string(&report)?)?,
+            false => out::say(&render(&report))?,
+        }
         match found.first().map(|worst| worst.severity) {
             None | Some(Severity::Note) => Ok(()),
             Some(worst) => Err(Found(worst).into()),

@@ -1,6 +1,8 @@
 //! What changes between two texts, line by line.
 
-/// The lines that go (`-`) and come (`+`), with three around them. Control characters are shown, not obeyed.
+use crate::visible;
+
+/// The lines that go (`-`) and come (`+`), with three around them. Invisible characters are shown as escapes.
 pub(super) fn show(before: &str, after: &str) -> String {
     let before: Vec<&str> = before.lines().collect();
     let after: Vec<&str> = after.lines().collect();
@@ -14,7 +16,7 @@ pub(super) fn show(before: &str, after: &str) -> String {
     let mut is_gap = false;
     for (at, (mark, line)) in lines.iter().enumerate() {
         if near(at) {
-            let text = format!("  {mark} {}", plain(line));
+            let text = format!("  {mark} {}", visible::escape(line));
             shown.push(text.trim_end().to_owned());
         } else if !is_gap {
             shown.push("    …".to_owned());
@@ -80,15 +82,6 @@ fn align<'t>(old: &[&'t str], new: &[&'t str]) -> Vec<(char, &'t str)> {
     lines
 }
 
-fn plain(line: &str) -> String {
-    let is_plain = |c: char| !c.is_control() || c == '\t';
-    if line.chars().all(is_plain) {
-        line.to_owned()
-    } else {
-        line.escape_debug().to_string()
-    }
-}
-
 /// Lines shown around a change.
 const AROUND: usize = 3;
 
@@ -114,6 +107,6 @@ mod tests {
 
     #[test]
     fn a_line_cannot_steer_the_terminal() {
-        assert_eq!(show("", "\u{1b}[2J"), "  + \\u{1b}[2J");
+        assert_eq!(show("", "\u{1b}[2J\u{202e}"), "  + \\u001B[2J\\u202E");
     }
 }

@@ -53,7 +53,7 @@ impl Explain {
         self.ask.repeat(|| {
             let explained: Explained = self.ask.answer(&path)?;
             if self.ask.wants_json() {
-                out::say(&serde_json::to_string(&explained)?)?;
+                out::say_json(&serde_json::to_string(&explained)?)?;
             } else {
                 out::say(&render(&explained))?;
             }

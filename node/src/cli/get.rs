@@ -62,7 +62,7 @@ impl Get {
                     documents.retain(|document| document.kind == kind.as_str());
                 }
                 if self.ask.wants_json() {
-                    out::say(&serde_json::to_string(&documents)?)?;
+                    out::say_json(&serde_json::to_string(&documents)?)?;
                 } else {
                     out::say(&render(&documents))?;
                 }

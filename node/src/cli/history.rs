@@ -35,7 +35,7 @@ impl History {
         if self.json {
             let path = format!("/v1/documents/{}", self.document);
             let json = block_on(client::ask(&self.socket, &path))??;
-            out::say(String::from_utf8_lossy(&json).trim_end())?;
+            out::say_json(String::from_utf8_lossy(&json).trim_end())?;
             return Ok(());
         }
         let history = sign::history(&self.socket, &self.document)?;

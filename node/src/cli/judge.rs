@@ -71,7 +71,7 @@ impl Judge {
         let policy = Snapshot::compile(&mesh, &config, &documents);
         for line in io::stdin().lock().lines() {
             let case: Case = serde_json::from_str(&line?).context("not a case")?;
-            out::say(&serde_json::to_string(&case.outcome(&policy))?)?;
+            out::say_json(&serde_json::to_string(&case.outcome(&policy))?)?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use clap::Args;
 use super::ask::{Ask, span};
 use super::table::Table;
 use crate::admin::view;
+use crate::check::documents;
 
 /// List the nodes of the mesh as this host's agent knows them
 #[derive(Debug, Args)]
@@ -40,7 +41,16 @@ fn render(nodes: &[view::Node]) -> String {
             format!("{} ago", span(node.age_s)),
         ]);
     }
-    table.render()
+    let notes = nodes.iter().filter(|node| node.documents_out_of_force > 0);
+    let notes = notes.map(|node| {
+        let count = node.documents_out_of_force;
+        format!("{}: {}", node.node, documents::not_in_force(count.into()))
+    });
+    let notes: Vec<_> = notes.collect();
+    match notes.is_empty() {
+        true => table.render(),
+        false => format!("{}\n\n{}", table.render(), notes.join("\n")),
+    }
 }
 
 #[cfg(test)]
@@ -63,12 +73,14 @@ mod tests {
             liveness_s: 70,
             seconds_left: 80_000,
             is_issuer: true,
+            documents_out_of_force: 0,
             has_same_documents: true,
             is_self: true,
         };
         let other = view::Node {
             node: "n2".into(),
             is_self: false,
+            documents_out_of_force: 1,
             addresses: vec![],
             services: vec![],
             ..node.clone()
@@ -76,7 +88,9 @@ mod tests {
         let expected = "\
 NODE       STATE    SEEN   ADDRESS        ZONE    SERVICES     CHANGED
 n1 (this)  serving  alive  10.0.0.1:7400  rack-1  orders, web  1m 10s ago
-n2         serving  alive  -              rack-1  -            1m 10s ago";
+n2         serving  alive  -              rack-1  -            1m 10s ago
+
+n2: 1 document not in force";
         assert_eq!(render(&[node, other]), expected);
     }
 }

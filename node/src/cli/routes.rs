@@ -34,7 +34,7 @@ impl Routes {
             .filter(|route| route.service == service)
             .collect();
         if self.ask.wants_json() {
-            super::out::say(&serde_json::to_string(&routes).context("no JSON")?)?;
+            super::out::say_json(&serde_json::to_string(&routes).context("no JSON")?)?;
         } else if routes.is_empty() {
             super::out::say(&format!("{service} has no route: calls go to any instance"))?;
         } else {

@@ -160,7 +160,7 @@ impl Sign {
             let is_settled = seen.revision > revision
                 || seen.in_force == Some(revision)
                 || (seen.revision == revision && seen.state != "in force");
-            if is_settled && !seen.state.is_empty() {
+            if is_settled && seen.state != view::CHECKING && !seen.state.is_empty() {
                 break;
             }
             std::thread::park_timeout(POLL_PAUSE);

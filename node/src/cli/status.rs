@@ -6,6 +6,7 @@ use super::ask::{Ask, span};
 use super::table::Table;
 use crate::admin::view;
 use crate::check::certificates;
+use crate::check::documents::not_in_force;
 
 /// Show how the agent of this host is doing
 #[derive(Debug, Args)]
@@ -102,6 +103,10 @@ fn documents(documents: &view::DocumentCount, alive: usize) -> String {
             ", {} NOT IN FORCE here (see `starling get`)",
             documents.not_in_force
         );
+    }
+    for view::OutOfForceOn { node, count } in &documents.elsewhere {
+        let count = not_in_force((*count).into());
+        text += &format!("\n{node}: {count} (see `starling check` there)");
     }
     text
 }
@@ -240,6 +245,10 @@ mod tests {
                 newest_age_s: Some(61),
                 forks: 1,
                 not_in_force: 2,
+                elsewhere: vec![view::OutOfForceOn {
+                    node: "n3".into(),
+                    count: 1,
+                }],
                 same_nodes: 2,
             },
             services: vec![view::Declared {
@@ -283,6 +292,7 @@ n1 of example.org is serving, for 1h 1m (starling 0.1.0)
 mesh port 0.0.0.0:7400, reached at 10.0.0.1:7400, zone rack-1
 members: 3 alive, 1 suspect, 0 dead
 documents: 4, the newest 1m 1s ago, the same on 2 of 3 nodes, 1 forked, 2 NOT IN FORCE here (see `starling get`)
+n3: 1 document not in force (see `starling check` there)
 configuration /etc/starling, read 12s ago
 
 The files were changed since, but are not in force:

@@ -1,5 +1,7 @@
 //! Columns of text for people. Programs use `--json`.
 
+use crate::visible;
+
 /// Rows under a header, each column as wide as its widest cell.
 #[derive(Debug)]
 pub(super) struct Table<const N: usize> {
@@ -42,7 +44,8 @@ pub(super) fn plain(cell: &str) -> String {
     match cell {
         "" => "-".to_owned(),
         _ if cell.chars().any(char::is_control) => cell.escape_debug().to_string(),
-        _ => cell.to_owned(),
+        // Before its width is counted.
+        _ => visible::escape(cell).into_owned(),
     }
 }
 

@@ -188,7 +188,7 @@ impl Told {
             return ControlFlow::Continue(());
         };
         let printed = match self.json {
-            true => out::say(message),
+            true => out::say_json(message),
             false => self.show(&news),
         };
         self.note(news);

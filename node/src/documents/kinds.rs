@@ -10,6 +10,7 @@ use starling_gossip::{DocumentKey, DocumentName, Revision, ServiceName};
 use crate::config;
 use crate::config::{Problem, Problems};
 use crate::host::Host;
+use crate::policy::ServiceSet;
 use crate::revocation::{self, Entry};
 use crate::route::Route;
 
@@ -35,23 +36,29 @@ pub fn consumers(host: &Arc<Host>) -> Vec<Box<dyn Consumer>> {
     let router = host.clone();
     let revoking = host.clone();
     vec![
-        // First: whom another document allows may be thrown out already.
-        Kind::new("revocation", revocation, move |set| {
-            let entries = set.documents.iter().flat_map(|held| held.document.iter());
-            revocation::enforce(&revoking, entries);
-            let stand_ins = set.missing.iter().map(deny_all);
-            revoking.policy.stand_in(stand_ins.collect());
-        }),
-        Kind::new("policy", policy, move |set| {
+        // In force first: a caller that another document allows may be revoked.
+        Kind::new(
+            "revocation",
+            Fallback::KeepAndDeny,
+            revocation,
+            move |set| {
+                let texts = set.documents.iter().flat_map(|held| &held.texts);
+                let entries = texts.filter_map(|text| text.document.as_deref()).flatten();
+                revocation::enforce(&revoking, entries);
+                let stand_ins = set.missing.iter().map(stand_in);
+                revoking.policy.stand_in(stand_ins.collect());
+            },
+        ),
+        Kind::policy(policy, move |set| {
             judge.take_documents(policies(set));
         }),
-        Kind::new("route", route, move |set| {
+        Kind::new("route", Fallback::Keep, route, move |set| {
             router.take_document_routes(&routes(set));
         }),
     ]
 }
 
-fn policy(
+pub(super) fn policy(
     _name: &DocumentName,
     file: &Path,
     body: &str,
@@ -59,12 +66,16 @@ fn policy(
     crate::policy::Document::parse_as(file, body)
 }
 
-fn revocation(_name: &DocumentName, file: &Path, body: &str) -> Result<Vec<Entry>, Problems> {
+pub(super) fn revocation(
+    _name: &DocumentName,
+    file: &Path,
+    body: &str,
+) -> Result<Vec<Entry>, Problems> {
     config::revocation::parse(file, body)
 }
 
 /// The route's service is the document's name.
-fn route(name: &DocumentName, file: &Path, body: &str) -> Result<Route, Problems> {
+pub(super) fn route(name: &DocumentName, file: &Path, body: &str) -> Result<Route, Problems> {
     let service = ServiceName::parse(name.as_str()).map_err(|error| {
         Problems::from(Problem {
             file: file.into(),
@@ -82,25 +93,35 @@ pub fn as_route(key: &DocumentKey, file: &Path, body: &str) -> Option<Route> {
     (key.kind.as_str() == "route").then(|| route(&key.name, file, body).ok())?
 }
 
-/// A route that is missing denied nobody anything: calls go where they go without it.
+/// A route denies nobody anything: while it is held back or lost, calls go where they went before it, or where they go without it.
 fn routes(set: Set<InForce<Route>>) -> Vec<Arc<Route>> {
-    let held = set.documents.into_iter();
-    held.map(|held| held.document).collect()
-}
-
-/// A policy that is missing may have denied anything, so until it is back nothing is allowed.
-fn policies(set: Set<InForce<crate::policy::Document>>) -> Vec<crate::policy::InForce> {
-    let present = set
+    let bases = set
         .documents
         .into_iter()
-        .map(|held| crate::policy::InForce::single(held.name, held.revision, held.document));
-    present.chain(set.missing.iter().map(deny_all)).collect()
+        .filter_map(|mut held| held.texts.pop());
+    bases.filter_map(|base| base.document).collect()
 }
 
-/// Somebody whom a missing document denied or revoked may be any caller.
-fn deny_all(missing: &Missing) -> crate::policy::InForce {
-    let all = crate::policy::ServiceSet::All;
-    let document = crate::policy::Document::deny_all_calls_to(&all);
+/// Each text is decided on its own, and so is what stands in for one that is missing.
+fn policies(set: Set<InForce<crate::policy::Document>>) -> Vec<crate::policy::InForce> {
+    let present = set.documents.into_iter().map(|held| {
+        let texts = held.texts.into_iter().map(|text| crate::policy::Text {
+            revision: text.revision,
+            document: text
+                .document
+                .unwrap_or_else(|| Arc::new(crate::policy::Document::empty())),
+        });
+        crate::policy::InForce {
+            name: held.name,
+            texts: texts.collect(),
+        }
+    });
+    present.chain(set.missing.iter().map(stand_in)).collect()
+}
+
+/// Any caller may be one that a missing document denied or revoked.
+fn stand_in(missing: &Missing) -> crate::policy::InForce {
+    let document = crate::policy::Document::deny_all_calls_to(&missing.denied);
     crate::policy::InForce::single(missing.name.clone(), missing.revision, Arc::new(document))
 }
 
@@ -117,10 +138,24 @@ pub fn check(key: &DocumentKey, file: &Path, body: &str) -> Option<Result<(), Pr
     Some(check(&key.name, file, body))
 }
 
+/// What acts in place of a text that is not in force here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fallback {
+    /// All calls to the services that it is about are denied.
+    Deny,
+    /// The one before stays in force, and all calls are denied.
+    KeepAndDeny,
+    /// The one before stays in force.
+    Keep,
+}
+
 /// What becomes of the documents of one kind.
 pub trait Consumer: Send + Sync + 'static {
     /// Its kind.
     fn kind(&self) -> &'static str;
+
+    /// What acts in place of one that is not in force.
+    fn fallback(&self) -> Fallback;
 
     /// Whether a body can be read; otherwise why not.
     fn check(&self, key: &DocumentKey, body: &str) -> Result<(), String>;
@@ -128,9 +163,12 @@ pub trait Consumer: Send + Sync + 'static {
     /// Whether a revision can be read; otherwise why not. Remembered until the revision is gone.
     fn read(&self, revision: &Revision) -> Result<(), String>;
 
-    /// Puts these revisions, all of which were read, in force, and none besides. `missing` are names of documents that are
-    /// known to be in force in the mesh but not here: what they deny must not become possible.
-    fn take(&self, set: Set<Arc<Revision>>);
+    /// Which services a revision can deny; all if that is not known.
+    fn coverage(&self, revision: &Revision) -> ServiceSet;
+
+    /// Puts these revisions, all of which were read, in force, and none besides. `missing` are texts that count in the mesh and
+    /// cannot be in force here: what they deny must not become possible.
+    fn take(&self, set: Set<Layers>);
 }
 
 /// All documents of one kind that are in force.
@@ -140,19 +178,39 @@ pub struct Set<T> {
     pub missing: Vec<Missing>,
 }
 
-/// A document that counts in the mesh and cannot be put in force here.
+/// A text that counts in the mesh and cannot be put in force here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
     pub name: Arc<str>,
     pub revision: u64,
+    /// The services to which all calls are denied meanwhile.
+    pub denied: ServiceSet,
+}
+
+/// The revisions of one document that are in force together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layers {
+    pub name: Arc<str>,
+    /// What revoked operators signed, newest first: it counts only where it allows less. A deletion is an empty text.
+    pub narrowings: Vec<Arc<Revision>>,
+    /// What counts in full; nothing if that is deleted, was never there or cannot be in force.
+    pub base: Option<Arc<Revision>>,
 }
 
 /// A document in force.
 #[derive(Debug)]
 pub struct InForce<T> {
     pub name: Arc<str>,
+    /// Newest first; at least one. The last counts in full, those before it only where they allow less.
+    pub texts: Vec<Text<T>>,
+}
+
+/// One text of a document in force.
+#[derive(Debug)]
+pub struct Text<T> {
     pub revision: u64,
-    pub document: Arc<T>,
+    /// None is an empty text: a deletion, or a base that is not there.
+    pub document: Option<Arc<T>>,
 }
 
 /// What became of reading a revision.
@@ -161,10 +219,28 @@ type Read<T> = Result<Arc<T>, String>;
 /// A [`Consumer`] made of a parser and of what takes what it read.
 pub struct Kind<T> {
     kind: &'static str,
+    fallback: Fallback,
     parse: Parse<T>,
+    covers: fn(&T) -> ServiceSet,
     take: Box<dyn Fn(Set<InForce<T>>) + Send + Sync>,
     read: Mutex<BTreeMap<[u8; 32], Read<T>>>,
-    taken: Mutex<Option<Set<Arc<Revision>>>>,
+    taken: Mutex<Option<Set<Layers>>>,
+}
+
+impl Kind<crate::policy::Document> {
+    /// The kind whose texts deny calls to some services and not to others.
+    pub fn policy(
+        parse: Parse<crate::policy::Document>,
+        take: impl Fn(Set<InForce<crate::policy::Document>>) + Send + Sync + 'static,
+    ) -> Box<dyn Consumer> {
+        Self::covering(
+            "policy",
+            Fallback::Deny,
+            parse,
+            crate::policy::Document::services_named,
+            take,
+        )
+    }
 }
 
 impl<T: Send + Sync + 'static> Kind<T> {
@@ -172,12 +248,25 @@ impl<T: Send + Sync + 'static> Kind<T> {
     #[expect(clippy::new_ret_no_self, reason = "kinds live in one list")]
     pub fn new(
         kind: &'static str,
+        fallback: Fallback,
         parse: Parse<T>,
+        take: impl Fn(Set<InForce<T>>) + Send + Sync + 'static,
+    ) -> Box<dyn Consumer> {
+        Self::covering(kind, fallback, parse, |_| ServiceSet::All, take)
+    }
+
+    fn covering(
+        kind: &'static str,
+        fallback: Fallback,
+        parse: Parse<T>,
+        covers: fn(&T) -> ServiceSet,
         take: impl Fn(Set<InForce<T>>) + Send + Sync + 'static,
     ) -> Box<dyn Consumer> {
         Box::new(Self {
             kind,
+            fallback,
             parse,
+            covers,
             take: Box::new(take),
             read: Mutex::default(),
             taken: Mutex::default(),
@@ -209,6 +298,10 @@ impl<T: Send + Sync + 'static> Consumer for Kind<T> {
         self.kind
     }
 
+    fn fallback(&self) -> Fallback {
+        self.fallback
+    }
+
     fn check(&self, key: &DocumentKey, body: &str) -> Result<(), String> {
         self.parse(key, &key.to_string(), body).map(drop)
     }
@@ -217,20 +310,41 @@ impl<T: Send + Sync + 'static> Consumer for Kind<T> {
         self.document(revision).map(drop)
     }
 
-    fn take(&self, set: Set<Arc<Revision>>) {
+    fn coverage(&self, revision: &Revision) -> ServiceSet {
+        let read = self.document(revision);
+        read.map_or(ServiceSet::All, |document| (self.covers)(&document))
+    }
+
+    fn take(&self, set: Set<Layers>) {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.as_ref() == Some(&set) {
             return;
         }
-        let documents = set.documents.iter().filter_map(|revision| {
-            Some(InForce {
-                name: revision.key.name.as_str().into(),
+        let text = |revision: &Arc<Revision>| {
+            let document = match revision.deleted {
+                true => None,
+                // What was read once is remembered, so this one was.
+                false => Some(self.document(revision).ok()?),
+            };
+            Some(Text {
                 revision: revision.revision,
-                document: self.document(revision).ok()?,
+                document,
             })
+        };
+        let documents = set.documents.iter().map(|layers| {
+            let base = layers.base.as_ref().and_then(text).unwrap_or(Text {
+                revision: 0,
+                document: None,
+            });
+            let narrowings = layers.narrowings.iter().filter_map(text);
+            InForce {
+                name: layers.name.clone(),
+                texts: narrowings.chain([base]).collect(),
+            }
         });
+        let documents = documents.collect();
         (self.take)(Set {
-            documents: documents.collect(),
+            documents,
             missing: set.missing.clone(),
         });
         *taken = Some(set);

@@ -3,7 +3,7 @@
 import { $, el, set_text } from './dom.js';
 import { diff } from './diff.js';
 import { Table } from './table.js';
-import { address, age, document_state, lines, said } from './words.js';
+import { address, age, document_state, lines, said, visible } from './words.js';
 
 const list = new Table($('document-list'), 'Documents of the operators', [
   ['Document', one => ({ links: [[`${one.kind}/${one.name}`, address('documents', one.kind, one.name)]] }), one => `${one.kind}/${one.name}`],
@@ -16,7 +16,7 @@ const list = new Table($('document-list'), 'Documents of the operators', [
 ], 'None is known here.');
 
 const fork = one => `another one under the same number by ${one.fork} lost to it`;
-const why = one => lines([one.why, one.fork && fork(one)].filter(Boolean));
+const why = one => visible(lines([one.why, one.fork && fork(one)].filter(Boolean)));
 
 export const draw_documents = live => list.update(live.all('document'));
 
@@ -51,7 +51,7 @@ async function ask(mine, kind, name) {
 function draw({ document, revisions, made }) {
   const state = document_state(document.state);
   set_text($('document-note'), revisions.length
-    ? `${[state.text, document.why, document.fork && fork(document)].filter(Boolean).join(': ')}. In force here: ${document.in_force ? `revision ${document.in_force}` : 'none'}.`
+    ? `${[state.text, document.why && visible(document.why), document.fork && fork(document)].filter(Boolean).join(': ')}. In force here: ${document.in_force ? `revision ${document.in_force}` : 'none'}.`
     : 'Nobody ever issued it.');
   const winners = revisions.filter(one => !one.lost);
   $('document-history').replaceChildren(...revisions.map(one => {
@@ -77,4 +77,4 @@ function revision(one, before, document, made) {
 
 const SIGN = { same: ' ', new: '+', old: '−' };
 
-const changed = ([kind, text]) => el(kind === 'new' ? 'ins' : kind === 'old' ? 'del' : 'span', {}, `${SIGN[kind]} ${text}\n`);
+const changed = ([kind, text]) => el(kind === 'new' ? 'ins' : kind === 'old' ? 'del' : 'span', {}, `${SIGN[kind]} ${visible(text)}\n`);

@@ -5,7 +5,7 @@ import { CALLER } from './calls.js';
 import { rate, success, time } from './signals.js';
 import { Table } from './table.js';
 import { Tiles } from './tiles.js';
-import { age, has, labels, left, liveness, link, links, said, standing } from './words.js';
+import { age, count, has, labels, left, liveness, link, links, said, standing } from './words.js';
 
 const is_good = node => node.liveness === 'alive' && node.state === 'serving' && node.seconds_left > 3600 && !node.unproven?.length;
 const named = node => link('nodes', node.node, node.is_self ? `${node.node} (this one)` : node.node);
@@ -78,6 +78,8 @@ function draw_tiles(node) {
   tiles.show('Certificate', left(node, node.seconds_left), 'of the node itself');
   tiles.show('Documents', node.has_same_documents ? said('● the same', 'good') : said('▲ others', 'warn'),
     node.has_same_documents ? 'as this agent holds' : 'than this agent holds');
+  const idle = node.documents_out_of_force;
+  tiles.show('Not in force', idle ? said(`✕ ${count(idle, 'document', 'documents')}`, 'bad') : said('○ none', 'off'), 'by its own word');
 }
 
 const facts_of = node => [

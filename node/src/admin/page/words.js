@@ -66,10 +66,18 @@ export function liveness(word) {
   return said(`${mark}\u00a0${word}`, state);
 }
 
-const DOCUMENT = { 'in force': ['●', 'good'], deleted: ['○', 'off'], 'held back': ['▲', 'warn'] };
+const DOCUMENT = { 'in force': ['●', 'good'], deleted: ['○', 'off'], 'being checked': ['○', 'off'], 'held back': ['▲', 'warn'] };
 export function document_state(word) {
   const [mark, state] = DOCUMENT[word] ?? ['✕', 'bad'];
   return said(`${mark}\u00a0${word}`, state);
 }
 
 export const has = (word, texts) => texts.some(text => text.toLowerCase().includes(word));
+
+// What cannot be seen, or moves what stands beside it, as TOML escapes it: the text that is read is the text that is in force.
+const INVISIBLE = /[^\P{C}\n\t]|[\p{Zl}\p{Zp}]|[^\P{Zs} ]|[\u034f\u115f\u1160\u2800\u3164\ufe00-\ufe0f\uffa0\u{e0100}-\u{e01ef}]/gu;
+
+export const visible = text => text.replace(INVISIBLE, char => {
+  const code = char.codePointAt(0).toString(16).toUpperCase();
+  return code.length > 4 ? `\\U${code.padStart(8, '0')}` : `\\u${code.padStart(4, '0')}`;
+});

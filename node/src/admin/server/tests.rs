@@ -7,8 +7,8 @@ use tokio::net::{TcpStream, UnixStream};
 use super::*;
 use crate::admin::view::{
     Config, Document, Edges, EndedInvitations, Explained, GoodFrom, Gossip, History, Invited,
-    Leaving, Node, NodePolicy, Receipt, Refused, RevokedName, Route, Scraped, Seer, Service,
-    Status,
+    Leaving, Node, NodePolicy, Reader, Receipt, Refused, RevokedName, Route, Scraped, Seer,
+    Service, Status, Unsigned,
 };
 use crate::tap::{Ask, Tap};
 use crate::telemetry::Format;
@@ -123,6 +123,10 @@ impl Source for Young {
 
     fn good_from(&self, _invited: &Invited) -> GoodFrom {
         GoodFrom { good_from: None }
+    }
+
+    fn readers(&self, _texts: Vec<Unsigned>) -> BoxFuture<'static, Vec<Reader>> {
+        Box::pin(std::future::ready(Vec::new()))
     }
 
     fn leave(&self) -> Leaving {

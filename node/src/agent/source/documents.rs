@@ -13,6 +13,7 @@ use starling_gossip::{DocumentKey, Liveness, Revision, State};
 use super::View;
 use super::operators::standing_word;
 use crate::admin::view;
+use crate::check::documents::OutOfForce;
 use crate::documents::Standing;
 
 impl View {
@@ -38,9 +39,49 @@ impl View {
                 .iter()
                 .filter(|(_, document)| document.rival().is_some())
                 .count(),
-            not_in_force: count.not_in_force + count.held + count.lost,
+            not_in_force: count.out_of_force(),
+            elsewhere: self.out_of_force_elsewhere(),
             same_nodes: 1 + others.filter(|member| member.documents == digest).count(),
         }
+    }
+
+    /// What `starling check` says of documents.
+    pub(super) fn check_documents(&self) -> crate::check::documents::Documents {
+        let standings = self.keeper.standings();
+        let here = standings.iter();
+        let here = here.filter(|(_, standing)| standing.is_out_of_force());
+        crate::check::documents::Documents {
+            here: here
+                .take(SHOWN_MAX)
+                .map(|(key, standing)| OutOfForce {
+                    document: key.to_string(),
+                    state: standing.word().to_owned(),
+                    why: standing.why().unwrap_or_default(),
+                })
+                .collect(),
+            count: standings.count().out_of_force(),
+            elsewhere: self.out_of_force_elsewhere(),
+            no_child: self.keeper.no_child(),
+        }
+    }
+
+    /// The other nodes that say that documents have no effect on them.
+    fn out_of_force_elsewhere(&self) -> Vec<view::OutOfForceOn> {
+        let catalogue = self.host.membership.catalogue();
+        let members = catalogue.members.values();
+        let others = members.filter(|member| {
+            member.name != catalogue.local
+                && member.liveness == Liveness::Alive
+                && member.state != State::Left
+                && member.documents_out_of_force > 0
+        });
+        others
+            .take(SHOWN_MAX)
+            .map(|member| view::OutOfForceOn {
+                node: member.name.to_string(),
+                count: member.documents_out_of_force,
+            })
+            .collect()
     }
 
     pub(super) fn list_documents(&self) -> Vec<view::Document> {
@@ -62,6 +103,10 @@ impl View {
             None => view::Document {
                 kind: key.kind.to_string(),
                 name: key.name.to_string(),
+                state: match held {
+                    Some(_) => view::CHECKING.to_owned(),
+                    None => String::new(),
+                },
                 ..view::Document::default()
             },
         };
@@ -90,7 +135,7 @@ impl View {
             .iter()
             .filter(|read| !read.deleted && !is_system(&read.key.kind))
         {
-            let checked = self.keeper.check(&read.key, &read.body);
+            let checked = self.keeper.check(read).await;
             checked.map_err(|error| view::Refused {
                 status: 422,
                 error: format!("this agent cannot put it in force: {error}"),
@@ -127,7 +172,10 @@ impl View {
             age_s: newest
                 .map(|newest| age_s(newest.issued))
                 .unwrap_or_default(),
-            state: standing.word().to_owned(),
+            state: match standing.revision() < documents.newest_revision(key) {
+                true => view::CHECKING.to_owned(),
+                false => standing.word().to_owned(),
+            },
             in_force: standing.in_force().map(|revision| revision.revision),
             why: standing.why(),
             fork: rival.map(|rival| rival.operator().to_string()),
@@ -184,6 +232,9 @@ fn hint(refusal: starling_gossip::metrics::Refusal) -> Option<&'static str> {
         _ => return None,
     })
 }
+
+/// Documents and nodes of one answer; a count says how many there are.
+const SHOWN_MAX: usize = 32;
 
 /// Since a time in seconds since 1970; 0 if that is still to come.
 pub(super) fn age_s(issued: u64) -> u64 {

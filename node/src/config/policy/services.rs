@@ -16,6 +16,14 @@ pub enum ServiceSet {
 }
 
 impl ServiceSet {
+    /// No service at all.
+    pub const NONE: Self = Self::Only(BTreeSet::new());
+
+    /// Whether there is none in it.
+    pub fn is_none(&self) -> bool {
+        *self == Self::NONE
+    }
+
     /// The services of either.
     #[must_use]
     pub fn union(self, other: Self) -> Self {
@@ -32,7 +40,7 @@ impl ServiceSet {
 impl Default for ServiceSet {
     /// No services.
     fn default() -> Self {
-        Self::Only(BTreeSet::new())
+        Self::NONE
     }
 }
 

@@ -1,0 +1,126 @@
+//! Documents that have no effect in their newest revision, on this node and on others.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Check, Finding, Severity, list};
+use crate::admin::view::OutOfForceOn;
+
+/// What the agent knows of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Documents {
+    /// The first of those on this node.
+    pub here: Vec<OutOfForce>,
+    /// How many there are on this node.
+    pub count: usize,
+    pub elsewhere: Vec<OutOfForceOn>,
+    /// Why documents are not checked in a child process.
+    pub no_child: Option<String>,
+}
+
+/// A document of this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutOfForce {
+    pub document: String,
+    /// In one word.
+    pub state: String,
+    pub why: String,
+}
+
+impl Documents {
+    pub fn judge(&self) -> Vec<Finding> {
+        let found = [self.here(), self.elsewhere(), self.no_child()];
+        found.into_iter().flatten().collect()
+    }
+
+    fn here(&self) -> Option<Finding> {
+        let evidence = self.here.iter().take(EVIDENCE_MAX);
+        let evidence =
+            evidence.map(|one| format!("{} is {}: {}", one.document, one.state, one.why));
+        (self.count > 0).then(|| {
+            Finding::new(
+                Severity::Error,
+                Check::Documents,
+                format!("on this node: {}", not_in_force(self.count)),
+                evidence.collect(),
+                "if it cannot be read, bring this host to the version of its operator; if it is held back, apply it again in other \
+                 words, or delete it, and report the crash; if it is lost, apply it again",
+            )
+        })
+    }
+
+    fn elsewhere(&self) -> Option<Finding> {
+        let names: Vec<_> = self.elsewhere.iter().map(|on| on.node.as_str()).collect();
+        let evidence = self.elsewhere.iter().take(EVIDENCE_MAX);
+        let evidence = evidence.map(|on| format!("{}: {}", on.node, not_in_force(on.count.into())));
+        (!names.is_empty()).then(|| {
+            Finding::new(
+                Severity::Warn,
+                Check::Documents,
+                format!("documents are not in force on {}", list(&names)),
+                evidence.collect(),
+                "run `starling check` on each of these hosts",
+            )
+        })
+    }
+
+    fn no_child(&self) -> Option<Finding> {
+        let why = self.no_child.clone()?;
+        Some(Finding::new(
+            Severity::Warn,
+            Check::Documents,
+            "the agent reads documents without a check in a child process, so one that crashes it can stop it",
+            vec![why],
+            "let the agent start its own program: process limits (`TasksMax`), /proc, and the system call filter of its unit",
+        ))
+    }
+}
+
+/// `1 document not in force`.
+pub fn not_in_force(count: usize) -> String {
+    match count {
+        1 => "1 document not in force".to_owned(),
+        many => format!("{many} documents not in force"),
+    }
+}
+
+/// Enough to tell what they have in common.
+const EVIDENCE_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_that_is_not_in_force_is_something_wrong() {
+        assert_eq!(Documents::default().judge(), []);
+        let documents = Documents {
+            here: vec![OutOfForce {
+                document: "policy/orders".into(),
+                state: "not in force".into(),
+                why: "unknown key `x`; calls to all services are denied".into(),
+            }],
+            count: 1,
+            elsewhere: vec![OutOfForceOn {
+                node: "n3".into(),
+                count: 2,
+            }],
+            no_child: Some("no child process can be started".into()),
+        };
+        let found = documents.judge();
+        let whats: Vec<_> = found
+            .iter()
+            .map(|one| (one.severity, one.what.as_str()))
+            .collect();
+        assert_eq!(
+            whats[0],
+            (Severity::Error, "on this node: 1 document not in force")
+        );
+        assert_eq!(
+            whats[1],
+            (Severity::Warn, "documents are not in force on n3")
+        );
+        assert_eq!(found[1].evidence, ["n3: 2 documents not in force"]);
+        assert_eq!(whats[2].0, Severity::Warn);
+        assert!(found[0].evidence[0].starts_with("policy/orders is not in force: unknown key"));
+    }
+}
