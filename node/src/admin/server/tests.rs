@@ -557,7 +557,7 @@ async fn the_socket_answers_commands() {
         refused.contains(" 422 ") && refused.contains("7 bytes are not a document"),
         "{refused}"
     );
-    let too_long = ask(&post(81 * 1024)).await;
+    let too_long = ask(&post(257 * 1024)).await;
     assert!(too_long.contains(" 413 "), "{too_long}");
 
     drain.cancel();
