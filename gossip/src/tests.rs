@@ -5,3 +5,4 @@ mod convergence;
 mod documents;
 mod simulation;
 mod summaries;
+mod trust;

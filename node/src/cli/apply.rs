@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::sign::{Change, Sign};
-use super::{doubts, out};
+use super::{doubts, out, signed};
 use crate::admin::view;
 use crate::config::{Problem, Problems};
 use crate::documents::file::DocumentFile;
@@ -14,7 +14,8 @@ use crate::documents::kinds;
 /// Sign documents and hand them to the mesh
 ///
 /// A document is a TOML file that names its `kind` and its `name` and says the rest. What would change is shown first.
-/// It works on any host with an agent, also while parts of the mesh cannot reach each other.
+/// It works on any host with an agent, also while parts of the mesh cannot reach each other. Documents that are signed already, as
+/// `starling get --signed` prints them, are handed over as they are.
 #[derive(Debug, Args)]
 pub(super) struct Apply {
     /// A document; may be repeated
@@ -37,6 +38,10 @@ impl Apply {
     pub(super) fn run(mut self) -> anyhow::Result<()> {
         if let Some(dir) = &self.dir {
             self.files.extend(files(dir)?);
+        }
+        let packets = signed_packets(&self.files)?;
+        if !packets.is_empty() {
+            return signed::hand_over(self.sign.socket(), &packets);
         }
         let mut changes: Vec<Change> = Vec::new();
         let mut problems = Problems::default();
@@ -69,6 +74,30 @@ impl Apply {
             .for_each(|doubt| out::complain(doubt));
         self.sign.make(changes)
     }
+}
+
+/// The packets in files of signed documents; none if there is no such file.
+fn signed_packets(files: &[PathBuf]) -> anyhow::Result<Vec<Vec<u8>>> {
+    let read = |file: &PathBuf| {
+        (
+            file.clone(),
+            std::fs::read_to_string(file).unwrap_or_default(),
+        )
+    };
+    let texts: Vec<_> = files.iter().map(read).collect();
+    let (signed, others): (Vec<_>, Vec<_>) = texts
+        .into_iter()
+        .partition(|(_, text)| signed::is_signed(text));
+    if let (Some(_), Some((file, _))) = (signed.first(), others.first()) {
+        let what = "it is not signed, and others are: hand over those that are signed in a command of their own";
+        return Err(about(file, what.to_owned()).into());
+    }
+    let mut packets = Vec::new();
+    for (file, text) in &signed {
+        let read = signed::from_text(text);
+        packets.extend(read.map_err(|error| about(file, error.to_string()))?);
+    }
+    Ok(packets)
 }
 
 fn unsigned(change: &Change) -> Option<view::Unsigned> {

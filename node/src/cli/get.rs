@@ -1,6 +1,8 @@
 //! `starling get`: what operators said for the mesh, and what became of it here.
 
 use anyhow::Context;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use starling_gossip::{DocumentKey, DocumentKind};
 
@@ -16,6 +18,9 @@ pub(super) struct Get {
     /// All documents of a kind, or one document
     #[arg(value_name = "KIND[/NAME]", value_parser = Which::parse)]
     which: Option<Which>,
+    /// Print all that is held of one document with its signatures, for `starling apply` elsewhere
+    #[arg(long, requires = "which")]
+    signed: bool,
     #[command(flatten)]
     ask: Ask,
 }
@@ -52,7 +57,11 @@ impl Get {
                         .ask
                         .print_once::<view::History>(&path, |_| String::new());
                 }
-                let history = self.ask.answer(&path)?;
+                let history: view::History = self.ask.answer(&path)?;
+                if self.signed {
+                    out::say(signed(&history)?.trim_end())?;
+                    return Ok(());
+                }
                 out::say(&body(key, &history)?)?;
                 Ok(())
             }
@@ -70,6 +79,19 @@ impl Get {
             }
         }
     }
+}
+
+/// Everything held, oldest first, each packet once.
+fn signed(history: &view::History) -> anyhow::Result<String> {
+    let mut packets: Vec<Vec<u8>> = Vec::new();
+    for revision in history.revisions.iter().rev() {
+        let packet = STANDARD.decode(&revision.signed);
+        let packet = packet.context("the agent's answer holds no signed documents")?;
+        if !packets.contains(&packet) {
+            packets.push(packet);
+        }
+    }
+    Ok(super::signed::to_text(packets.iter().map(Vec::as_slice)))
 }
 
 /// The newest text, as it can be edited and applied again.

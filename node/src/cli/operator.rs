@@ -8,14 +8,14 @@ use clap::{Args, Subcommand};
 use starling_gossip::documents::RIGHTS;
 use starling_gossip::{DocumentKind, OperatorName};
 
-use super::out;
+use super::{out, root_revocation};
 use crate::ca::RootKey;
 use crate::config::STATE;
 use crate::operator::key_hash;
 use crate::pass::TAP;
 use crate::state::StateDir;
 
-/// Make operators: those who may sign documents for the mesh
+/// Make and revoke operators: those who may sign documents for the mesh
 #[derive(Debug, Args)]
 pub(super) struct Operator {
     #[command(subcommand)]
@@ -25,6 +25,8 @@ pub(super) struct Operator {
 #[derive(Debug, Subcommand)]
 enum Command {
     New(New),
+    Revoke(root_revocation::Revoke),
+    Restore(root_revocation::Restore),
 }
 
 /// Make an operator's key, and have the root vouch for it
@@ -58,6 +60,8 @@ impl Operator {
     pub(super) fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::New(new) => new.run(),
+            Command::Revoke(revoke) => revoke.run(),
+            Command::Restore(restore) => restore.run(),
         }
     }
 }

@@ -132,6 +132,11 @@ impl Choices {
 }
 
 impl Plan {
+    /// Whether something is to be signed again.
+    pub(super) fn adopts(&self) -> bool {
+        !self.adopted.is_empty()
+    }
+
     /// What becomes of each document, for people.
     pub(super) fn show(&self, target: &view::Operator) -> String {
         if self.rows.is_empty() {

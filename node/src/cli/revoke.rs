@@ -16,6 +16,8 @@ use super::operator_key::{self, Choices};
 use super::sign::{Change, Sign};
 use crate::admin::view;
 use crate::ca::LIFETIMES;
+use crate::mesh::unix_s;
+use crate::random;
 
 /// Throw a host, a service, an issuer or a key out of the mesh
 ///
@@ -92,13 +94,25 @@ fn revoke(target: &Target, reason: &str, sign: &Sign) -> anyhow::Result<()> {
     let now = SystemTime::now();
     let body = target.body(&status.trust_domain, reason, now)?;
     sign.make(vec![Change {
-        key: target.document()?,
+        key: free_name(target.document()?, sign, unix_s(now))?,
         body: Some(body),
     }])?;
     if sign.is_dry_run() {
         return Ok(());
     }
     invitations::end(target, sign, now)
+}
+
+/// The name of a revocation, or another one where its next number is ahead of the clock: nobody can keep a revocation waiting by
+/// numbering its document up.
+fn free_name(key: DocumentKey, sign: &Sign, now: u64) -> anyhow::Result<DocumentKey> {
+    if sign.history(&key)?.document.revision < now {
+        return Ok(key);
+    }
+    let bytes: [u8; 4] = random::bytes()?;
+    let name: String = key.name.as_str().chars().take(NAME_MAX - 9).collect();
+    let suffix: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("{}/{}-{suffix}", key.kind, name.trim_end_matches('-')).parse()?)
 }
 
 /// Whom to throw out.

@@ -10,7 +10,7 @@ use starling_gossip::DocumentKey;
 use starling_gossip::documents::system::{self, from_hex};
 use starling_gossip::documents::{Draft, DraftRow};
 
-use super::{block_on, client, diff, out};
+use super::{block_on, client, diff, merge, out};
 use crate::admin::view;
 use crate::config::SOCKET;
 use crate::documents::file;
@@ -95,6 +95,8 @@ impl Sign {
             anyhow::bail!("nothing was changed");
         }
         for plan in &planned {
+            let (key, is_deletion) = (&plan.change.key, plan.change.body.is_none());
+            merge::if_short(self, &operator, &key.kind, is_deletion)?;
             self.submit(&operator, plan)?;
         }
         Ok(())
@@ -103,7 +105,8 @@ impl Sign {
     /// The document's key comes back if there is nothing to do.
     fn plan(&self, change: Change) -> anyhow::Result<Result<Planned, DocumentKey>> {
         let history = self.history(&change.key)?;
-        let newest = history.revisions.iter().find(|held| !held.lost);
+        let mut revisions = history.revisions.iter();
+        let newest = revisions.find(|held| !held.lost && held.standing == "counts");
         let before = newest
             .filter(|held| !held.deleted)
             .map(|held| held.body.clone());
@@ -114,7 +117,10 @@ impl Sign {
             (None, None) => true,
             _ => false,
         };
-        if is_same && !is_lost && history.document.fork.is_none() {
+        // What a revoked operator signed above it narrows it until it is signed again.
+        let is_on_top =
+            history.revisions.first().map(|held| &held.hash) == newest.map(|held| &held.hash);
+        if is_same && is_on_top && !is_lost && history.document.fork.is_none() {
             return Ok(Err(change.key));
         }
         Ok(Ok(Planned {
@@ -243,7 +249,7 @@ const NEW_OPERATOR: &str = "`starling operator new` makes a key that may, where 
 
 /// A date that allows a revision's number, now if it does. Numbers run at most five minutes ahead of clocks, so one that does cannot
 /// keep anybody waiting longer than it takes to get there.
-fn date_for(revision: u64) -> u64 {
+pub(super) fn date_for(revision: u64) -> u64 {
     let ahead = |now: u64| revision.saturating_sub(now + CLOCKS_APART_S);
     let wait = ahead(unix_s(SystemTime::now()));
     if wait > 0 {
@@ -270,7 +276,7 @@ fn may_sign(operator: &Operator, key: &DocumentKey) -> Result<(), NotAllowed> {
     Ok(())
 }
 
-fn confirmed(count: usize) -> anyhow::Result<bool> {
+pub(super) fn confirmed(count: usize) -> anyhow::Result<bool> {
     anyhow::ensure!(
         io::stdin().is_terminal(),
         "nobody can be asked here; --yes does it without asking, --dry-run only shows"

@@ -50,6 +50,9 @@ pub struct Held {
     pub age_s: u64,
     /// `counts`, `kept`, `unlisted` or `dropped`.
     pub standing: String,
+    /// How many revisions were signed together with it, itself included.
+    #[serde(default)]
+    pub rows: usize,
 }
 
 /// What one list says of one revision.

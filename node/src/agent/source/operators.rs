@@ -75,6 +75,7 @@ fn held(documents: &Documents, key: &[u8; 32]) -> Vec<view::Held> {
         deleted: held.deleted,
         age_s: age_s(held.issued),
         standing: standing_word(standing).to_owned(),
+        rows: held.rows(),
     });
     held.collect()
 }
