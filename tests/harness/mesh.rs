@@ -2,6 +2,7 @@
 //! TOML each, and one agent per host.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -303,6 +304,19 @@ impl Node {
         self.directory.join("services.d").join(file)
     }
 
+    fn other_build(&self) -> PathBuf {
+        self.directory.join("starling")
+    }
+
+    /// Has this agent be of another build from its next start on: a program of another size, which does the same.
+    pub fn use_other_build(&self) {
+        let other = self.other_build();
+        fs::copy(program::agent(), &other).expect("there is room");
+        let file = fs::OpenOptions::new().append(true).open(&other);
+        let mut file = file.expect("it is there");
+        file.write_all(b"\n").expect("there is room");
+    }
+
     /// Starts the agent.
     #[track_caller]
     pub fn start(&self) {
@@ -314,7 +328,13 @@ impl Node {
     pub fn start_with(&self, environment: &[(&str, &str)]) {
         let mut process = self.process();
         assert!(process.is_none(), "{} runs already", self.name());
-        let mut command = self.host.command(program::agent());
+        let other = self.other_build();
+        let program = if other.is_file() {
+            other
+        } else {
+            program::agent()
+        };
+        let mut command = self.host.command(program);
         command
             .envs(environment.iter().copied())
             .args(["agent", "--config"])

@@ -1,13 +1,16 @@
 //! What operators say for the whole mesh.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use harness::process::run;
 use harness::{Mesh, Need, Node, Scratch, http, need, program, turn, wait_until};
+use serde_json::{Value, json};
 
 /// Three hosts; web on n1 calls orders on n3, whose own TOML allows nobody who exists.
 struct Shop {
@@ -346,4 +349,38 @@ fn the_process_that_reads_documents_first_has_nothing_of_the_agents() {
         .output()
         .expect("it runs");
     assert_eq!(stray.status.code(), Some(1));
+}
+
+/// Posts to an agent's admin socket; the body of the answer.
+fn post(node: &Node, path: &str, body: &Value) -> Value {
+    let body = body.to_string();
+    let mut stream = UnixStream::connect(node.socket()).expect("it answers");
+    let length = body.len();
+    let head = format!("POST {path} HTTP/1.0\r\nhost: localhost\r\ncontent-length: {length}");
+    let sent = write!(stream, "{head}\r\n\r\n{body}");
+    sent.expect("it is taken");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    let (_head, body) = answer.split_once("\r\n\r\n").expect("an answer");
+    serde_json::from_str(body).expect("it is JSON")
+}
+
+#[test]
+fn a_node_of_another_build_says_what_it_cannot_read_before_it_is_signed() {
+    need!(Need::Agent);
+    let _turn = turn::shared();
+    let mesh = Mesh::loopback(&[("n1", &[]), ("n2", &[]), ("n3", &[])]);
+    let (n1, n3) = (mesh.node("n1"), mesh.node("n3"));
+    n3.use_other_build();
+    mesh.start();
+    let good = json!({ "kind": "policy", "name": "good", "body": "mode = \"audit\"" });
+    let bad = json!({ "kind": "policy", "name": "bad", "body": "a_key_of_tomorrow = 1" });
+    let said = post(n1, "/v1/readers", &json!([good, bad]));
+    // n2 is of the build that asks, and so reads what its operator's program reads.
+    assert_eq!(said.as_array().map(Vec::len), Some(1), "{said}");
+    assert_eq!(said[0]["node"], "n3");
+    assert_eq!(said[0]["problems"][0][0], "policy/bad", "{said}");
+    let why = said[0]["problems"][0][1].as_str().expect("a reason");
+    assert!(why.contains("unknown key `a_key_of_tomorrow`"), "{why}");
+    assert_eq!(post(n1, "/v1/readers", &json!([good])), json!([]));
 }
