@@ -19,6 +19,7 @@ mod agent;
 mod apply;
 mod ask;
 mod ca;
+mod chain;
 mod check;
 pub(crate) mod client;
 mod completions;

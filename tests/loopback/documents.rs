@@ -137,7 +137,10 @@ fn what_is_applied_on_one_node_is_in_force_on_all() {
     shop.wait_status(403);
     let gone = error(&n2.operate(&["get", KEY]));
     assert!(gone.contains("deleted since revision 4"), "{gone}");
-    n2.must(&["rollback", KEY, "--to", "3", "--key", &alice, "--yes"]);
+    // A deletion keeps no history.
+    let gone = error(&n2.operate(&["rollback", KEY, "--key", &alice, "--yes"]));
+    assert!(gone.contains("is not held"), "{gone}");
+    n2.must(&["apply", "-f", &web, "--key", &alice, "--yes"]);
     shop.wait_status(200);
     assert!(
         n3.metrics()

@@ -7,8 +7,8 @@ use clap::Args;
 use starling_gossip::{DocumentKey, DocumentKind};
 
 use super::ask::{Ask, span};
-use super::out;
 use super::table::Table;
+use super::{chain, out};
 use crate::admin::view;
 use crate::documents::file;
 
@@ -96,7 +96,7 @@ fn signed(history: &view::History) -> anyhow::Result<String> {
 
 /// The newest text, as it can be edited and applied again.
 fn body(key: &DocumentKey, history: &view::History) -> anyhow::Result<String> {
-    let newest = history.revisions.iter().find(|held| !held.lost);
+    let newest = chain::newest(history);
     let newest = newest.with_context(|| match history.document.revision {
         0 => format!("there is no document {key}"),
         revision => format!("revision {revision} of {key} is lost here; ask another node"),

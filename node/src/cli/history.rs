@@ -8,7 +8,7 @@ use starling_gossip::DocumentKey;
 
 use super::ask::span;
 use super::table::Table;
-use super::{block_on, client, out, sign};
+use super::{block_on, chain, client, out, sign};
 use crate::admin::view;
 use crate::config::SOCKET;
 use crate::documents::file;
@@ -59,12 +59,21 @@ impl History {
 
 fn render(history: &view::History) -> String {
     let mut table = Table::new(["REVISION", "OPERATOR", "ISSUED", "WHAT", "HASH"]);
+    let chain = chain::chain(history);
     for held in &history.revisions {
-        let what = match (held.lost, held.deleted) {
+        let mut what = match (held.lost, held.deleted) {
             (true, _) => "lost a fork".to_owned(),
             (false, true) => "deleted".to_owned(),
             (false, false) => format!("{} lines", held.body.lines().count()),
         };
+        let note = match held.standing.as_str() {
+            "kept" => ", key revoked, denials stay",
+            "unlisted" => ", key revoked, on no list, denials stay here",
+            "dropped" => ", key revoked, dropped",
+            _ if !chain.iter().any(|one| one.hash == held.hash) => ", off the chain",
+            _ => "",
+        };
+        what += note;
         let is_in_force = history.document.in_force == Some(held.revision) && !held.lost;
         table.row([
             held.revision.to_string(),
@@ -75,7 +84,7 @@ fn render(history: &view::History) -> String {
             } else {
                 what
             },
-            held.hash.chars().take(12).collect(),
+            chain::short(&held.hash),
         ]);
     }
     table.render()
@@ -95,7 +104,7 @@ mod tests {
             deleted,
             lost,
             hash: format!("{revision}123456789abcdef"),
-            replaces: None,
+            replaces: Some(format!("{}123456789abcdef", revision - 1)),
             standing: "counts".into(),
             signed: String::new(),
             body: "a\nb".into(),
@@ -117,5 +126,20 @@ REVISION  OPERATOR  ISSUED     WHAT               HASH
 2         alice     1m 1s ago  2 lines, in force  2123456789ab
 2         alice     1m 1s ago  lost a fork        2123456789ab";
         assert_eq!(render(&history), expected);
+        let strange = view::Revision {
+            hash: "0000aaaabbbb".into(),
+            ..held(1, false, false)
+        };
+        let dropped = view::Revision {
+            standing: "dropped".into(),
+            ..strange.clone()
+        };
+        let shown = render(&view::History {
+            revisions: vec![held(3, false, false), strange, dropped],
+            ..view::History::default()
+        });
+        for note in ["2 lines, off the chain ", "2 lines, key revoked, dropped "] {
+            assert!(shown.contains(note), "{shown}");
+        }
     }
 }

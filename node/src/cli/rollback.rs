@@ -5,6 +5,7 @@ use clap::Args;
 use starling_gossip::DocumentKey;
 
 use super::sign::{Change, Sign};
+use super::{chain, out};
 use crate::admin::view;
 
 /// Make an earlier revision of a document the newest again
@@ -13,9 +14,10 @@ pub(super) struct Rollback {
     /// Which one
     #[arg(value_name = "KIND/NAME", value_parser = str::parse::<DocumentKey>)]
     document: DocumentKey,
-    /// The revision to go back to [default: the one before the newest]
-    #[arg(long, value_name = "REVISION")]
-    to: Option<u64>,
+    /// The revision to go back to, by its number or by its hash. One that the newest did not come from, as `starling history` marks
+    /// it, goes by its hash alone [default: the one that the newest replaced]
+    #[arg(long, value_name = "REVISION|HASH")]
+    to: Option<String>,
     #[command(flatten)]
     sign: Sign,
 }
@@ -23,18 +25,19 @@ pub(super) struct Rollback {
 impl Rollback {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let history = self.sign.history(&self.document)?;
-        let earlier = earlier(&history, self.to).with_context(|| {
-            let held: Vec<_> = history
-                .revisions
-                .iter()
-                .map(|held| held.revision.to_string())
-                .collect();
-            match (self.to, held.is_empty()) {
-                (_, true) => format!("there is no document {}", self.document),
-                (Some(to), _) => format!("revision {to} is not held, only {}", held.join(", ")),
-                (None, _) => "there is no earlier revision".to_owned(),
-            }
-        })?;
+        anyhow::ensure!(
+            !history.revisions.is_empty(),
+            "there is no document {}",
+            self.document
+        );
+        let earlier = earlier(&history, self.to.as_deref())?;
+        out::say(&format!(
+            "{}@{} as {} signed it, {}",
+            self.document,
+            earlier.revision,
+            earlier.operator,
+            chain::short(&earlier.hash)
+        ))?;
         let body = (!earlier.deleted).then(|| earlier.body.clone());
         self.sign.make(vec![Change {
             key: self.document,
@@ -43,11 +46,24 @@ impl Rollback {
     }
 }
 
-/// The revision asked for, or the one before the newest.
-fn earlier(history: &view::History, to: Option<u64>) -> Option<&view::Revision> {
-    let mut winners = history.revisions.iter().filter(|held| !held.lost);
-    match to {
-        Some(to) => winners.find(|held| held.revision == to),
-        None => winners.nth(1),
-    }
+/// The revision asked for, or the one that the newest replaced. A number means the one on the chain: another one of that number
+/// may have been made by whoever stole a key.
+fn earlier<'h>(history: &'h view::History, to: Option<&str>) -> anyhow::Result<&'h view::Revision> {
+    let chain = chain::chain(history);
+    let Some(to) = to else {
+        return chain.get(1).copied().context(
+            "the revision that the newest one replaced is not held; `starling history` shows what is, and --to HASH takes it",
+        );
+    };
+    let Ok(number) = to.parse::<u64>() else {
+        return chain::by_hash(history, to);
+    };
+    let found = chain.iter().find(|held| held.revision == number);
+    let held: Vec<_> = chain.iter().map(|held| held.revision.to_string()).collect();
+    found.copied().with_context(|| {
+        format!(
+            "the newest revision did not come from revision {to}, only from {}; --to HASH takes another",
+            held.join(", ")
+        )
+    })
 }

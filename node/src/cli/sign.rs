@@ -10,7 +10,7 @@ use starling_gossip::DocumentKey;
 use starling_gossip::documents::system::{self, from_hex};
 use starling_gossip::documents::{Draft, DraftRow};
 
-use super::{block_on, client, diff, merge, out};
+use super::{block_on, chain, client, diff, merge, out};
 use crate::admin::view;
 use crate::config::SOCKET;
 use crate::documents::file;
@@ -105,8 +105,7 @@ impl Sign {
     /// The document's key comes back if there is nothing to do.
     fn plan(&self, change: Change) -> anyhow::Result<Result<Planned, DocumentKey>> {
         let history = self.history(&change.key)?;
-        let mut revisions = history.revisions.iter();
-        let newest = revisions.find(|held| !held.lost && held.standing == "counts");
+        let newest = chain::newest(&history);
         let before = newest
             .filter(|held| !held.deleted)
             .map(|held| held.body.clone());
