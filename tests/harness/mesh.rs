@@ -131,7 +131,8 @@ impl Mesh {
         run(command);
     }
 
-    /// Makes an operator with the root's key; returns the file to sign with.
+    /// Makes an operator with the root's key; returns the file to sign with. Each ranks behind those made before, but for one
+    /// called root, who ranks before all.
     pub fn operator(&self, name: &str, kinds: &str) -> PathBuf {
         self.operator_with_key(name, kinds).0
     }
@@ -145,6 +146,10 @@ impl Mesh {
             .arg(&file)
             .arg("--state")
             .arg(self.issuer());
+        // The most senior, whoever was made before.
+        if name == "root" {
+            command.args(["--rank", "0"]);
+        }
         let said = run(command);
         let mut words = said.split_whitespace();
         let hash = words.find(|word| word.starts_with("sha256:"));

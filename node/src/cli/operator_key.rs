@@ -216,6 +216,25 @@ pub(super) fn revoke(
     sign.make(changes)
 }
 
+/// Revokes a key that nobody here knows as an operator's: it may be one that has signed nothing yet but passes.
+pub(super) fn revoke_unknown(key: &KeyHash, reason: &str, sign: &Sign) -> anyhow::Result<()> {
+    let grant = sign.operator()?;
+    let grant = grant.grant();
+    let statement = KeyStatement {
+        key: bytes(&key.to_string())?,
+        reason: reason.to_owned(),
+    };
+    out::complain(&format!(
+        "note: no operator with this key has signed anything that is held here; if it is an operator's, this counts if its rank is larger \
+         than yours ({})",
+        grant.rank
+    ));
+    sign.make(vec![Change {
+        key: statement.document(Some(&key_hash(&grant.public_key))),
+        body: Some(statement.to_text()),
+    }])
+}
+
 /// Juniors and equals cannot revoke; the mesh would refuse it.
 fn may_revoke(
     rank: u32,

@@ -69,7 +69,14 @@ impl Revoke {
                 let (choices, reason) = (&self.choices, &self.reason);
                 operator_key::revoke(key, target, &operators, choices, reason, &self.sign)
             }
-            None => revoke(&self.target, &self.reason, &self.sign),
+            None => {
+                anyhow::ensure!(
+                    self.choices.is_empty(),
+                    "no operator with this key has signed anything that is held here, so there is nothing to keep or drop"
+                );
+                operator_key::revoke_unknown(key, &self.reason, &self.sign)?;
+                revoke(&self.target, &self.reason, &self.sign)
+            }
         }
     }
 }

@@ -31,7 +31,12 @@ pub(super) fn to_text<'p>(packets: impl IntoIterator<Item = &'p [u8]>) -> String
 /// The packets in a text, in order.
 pub(super) fn from_text(text: &str) -> anyhow::Result<Vec<Vec<u8>>> {
     let blocks: Result<Vec<Pem>, _> = Pem::iter_from_buffer(text.as_bytes()).collect();
-    let blocks = blocks.map_err(|_detail| anyhow::anyhow!("it is cut off or damaged"))?;
+    let blocks = blocks.map_err(|_detail| anyhow::anyhow!("it is damaged"))?;
+    let begun = text.matches(BEGIN).count();
+    anyhow::ensure!(
+        begun == blocks.len() && begun == text.matches(END).count(),
+        "it is cut off: not each of its blocks has an end"
+    );
     for block in &blocks {
         anyhow::ensure!(
             block.label == LABEL,
@@ -58,6 +63,7 @@ pub(super) fn hand_over(socket: &Path, packets: &[Vec<u8>]) -> anyhow::Result<()
 
 const LABEL: &str = "STARLING DOCUMENT";
 const BEGIN: &str = "-----BEGIN STARLING DOCUMENT-----";
+const END: &str = "-----END STARLING DOCUMENT-----";
 
 #[cfg(test)]
 mod tests {
