@@ -138,7 +138,7 @@ impl Document {
 
     /// The revision to show: the base, or else the newest narrowing, or else the newest of those that have no effect.
     pub fn newest(&self) -> &Arc<Revision> {
-        let effective = self.base.as_ref().or(self.narrowings.first());
+        let effective = self.base.as_ref().or_else(|| self.narrowings.first());
         effective.unwrap_or(&self.revisions[0])
     }
 

@@ -265,7 +265,7 @@ impl<'r> Judge<'r> {
                 }
             };
             for entry in list.entries.iter().filter(counts) {
-                let mark = marks.entry(entry.hash).or_insert(mark_of(entry));
+                let mark = marks.entry(entry.hash).or_insert_with(|| mark_of(entry));
                 *mark = (*mark).max(mark_of(entry));
                 if entry.keep {
                     listed.insert(Listed {

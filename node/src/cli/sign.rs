@@ -252,7 +252,7 @@ pub(super) fn date_for(revision: u64) -> u64 {
     let ahead = |now: u64| revision.saturating_sub(now + CLOCKS_APART_S);
     let wait = ahead(unix_s(SystemTime::now()));
     if wait > 0 {
-        std::thread::sleep(Duration::from_secs(wait.min(CLOCKS_APART_S)));
+        std::thread::park_timeout(Duration::from_secs(wait.min(CLOCKS_APART_S)));
     }
     unix_s(SystemTime::now()).max(revision)
 }

@@ -33,7 +33,7 @@ impl ServiceSet {
     }
 }
 
-/// As files and pipes carry it. More names than [`NAMES_MAX`] are written as all services, which denies more, never less.
+/// As files and pipes carry it. More names than `NAMES_MAX` are written as all services, which denies more, never less.
 impl fmt::Display for ServiceSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -25,7 +25,7 @@ use crate::config::policy::{Document, DocumentRule};
 ///   leaves only the TOML.
 /// - *A path is brought to its one form if a rule of any text looks at paths*: in the way with that text it has to be. The
 ///   others see the same path, as none of their rules looks at it.
-/// - *The mode is the strictest that some way leads to*: see [`super::mode`].
+/// - *The mode is the strictest that some way leads to*: see the module `mode`.
 ///
 /// So a call that passes would pass in every way of choosing. The reverse holds where all ways lead to one mode. Where
 /// modes differ, the rule is stricter than "each way lets it pass": with a text that enforces and grants, above one that
