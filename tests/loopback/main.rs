@@ -14,6 +14,7 @@ mod http;
 mod lifecycle;
 mod local_calls;
 mod memory;
+mod operators;
 mod policy;
 mod prometheus;
 mod protocols;

@@ -1,0 +1,188 @@
+//! Operators who are revoked: what they denied stays denied, through everything.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Output;
+
+use harness::{Mesh, Need, Node, http, need, turn, wait_until};
+
+/// Three hosts; web on n1 calls orders on n3.
+struct Shop {
+    mesh: Mesh,
+    orders: SocketAddr,
+    _nginx: harness::apps::Nginx,
+}
+
+impl Shop {
+    fn open() -> Self {
+        let mesh = Mesh::loopback(&[("n1", &["web"]), ("n2", &[]), ("n3", &["orders"])]);
+        let n3 = mesh.node("n3");
+        let nginx =
+            harness::apps::Nginx::start(n3.host(), &mesh.scratch().directory("nginx"), "n3");
+        n3.serve("orders", nginx.address(), "http", &["web"], "");
+        let orders = mesh.node("n1").call("orders", "web");
+        mesh.start();
+        mesh.wait_healthy("orders", &["n3"], crate::PATIENCE);
+        Self {
+            mesh,
+            orders,
+            _nginx: nginx,
+        }
+    }
+
+    fn node(&self, name: &str) -> &Node {
+        self.mesh.node(name)
+    }
+
+    fn status(&self) -> u16 {
+        http::get(self.orders, "/").map_or(0, |answer| answer.status)
+    }
+
+    #[track_caller]
+    fn wait_status(&self, status: u16) {
+        let what = format!("a call to get {status}");
+        wait_until(crate::PATIENCE, &what, || self.status() == status);
+    }
+
+    /// A policy that denies web the service orders.
+    fn denial(&self, name: &str) -> String {
+        let text = format!(
+            "kind = \"policy\"\nname = \"{name}\"\n\n[[deny]]\nservices = [\"orders\"]\nfrom = [\"web\"]\n"
+        );
+        let file = self.mesh.scratch().write(&format!("{name}.toml"), &text);
+        shown(&file)
+    }
+
+    /// Calls for a while, while something else may happen; none may pass.
+    fn never_passes(&self, what: &str) {
+        for _ in 0..20 {
+            assert_ne!(self.status(), 200, "{what}");
+            std::thread::park_timeout(std::time::Duration::from_millis(25));
+        }
+    }
+
+    fn restart(&self, name: &str, is_killed: bool) {
+        let node = self.node(name);
+        if is_killed {
+            node.kill();
+        } else {
+            node.stop();
+        }
+        node.start();
+        node.wait_ready();
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn error(output: &Output) -> String {
+    assert!(!output.status.success(), "it worked");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn revoking_an_operators_key_opened_what_that_operator_had_closed() {
+    need!(Need::Agent, Need::Program("nginx"));
+    let _turn = turn::shared();
+    let shop = Shop::open();
+    let (n1, n2) = (shop.node("n1"), shop.node("n2"));
+    let kinds = "policy,revocation";
+    let (alice, alices_key) = shop.mesh.operator_with_key("alice", kinds);
+    let (bob, bobs_key) = shop.mesh.operator_with_key("bob", kinds);
+    let (alice, bob) = (shown(&alice), shown(&bob));
+    let by = |who: &str, rest: &[&str]| n1.must(&[rest, &["--key", who, "--yes"]].concat());
+    shop.wait_status(200);
+    by(&alice, &["apply", "-f", &shop.denial("unrelated")]);
+    by(&alice, &["delete", "policy/unrelated"]);
+    by(&bob, &["apply", "-f", &shop.denial("stop")]);
+    by(&bob, &["revoke", "node/n9", "--reason", "stolen"]);
+    shop.wait_status(403);
+
+    // A junior does not revoke, and hears who can.
+    let refused = n1.operate(&[
+        "revoke",
+        &alices_key,
+        "--reason",
+        "x",
+        "--key",
+        &bob,
+        "--yes",
+    ]);
+    let refused = error(&refused);
+    assert!(refused.contains("the root alone can"), "{refused}");
+
+    // What he revoked is for a person to judge.
+    let revoke = [
+        "revoke",
+        &bobs_key,
+        "--reason",
+        "laptop stolen",
+        "--key",
+        &alice,
+        "--yes",
+    ];
+    let undecided = error(&n1.operate(&revoke));
+    assert!(undecided.contains("--keep KIND/NAME"), "{undecided}");
+    let said = n1.must(&[&revoke[..], &["--keep", "revocation/node-n9"]].concat());
+    assert!(said.contains("its denials stay, its grants go"), "{said}");
+    shop.never_passes("after the revocation of bob's key");
+    for (name, is_killed) in [("n3", true), ("n3", false), ("n1", true)] {
+        shop.restart(name, is_killed);
+        shop.never_passes("after a restart");
+    }
+    for (node, key, state) in [
+        (n2, "policy/stop", "narrowing"),
+        (n2, "revocation/node-n9", "narrowing"),
+    ] {
+        wait_until(crate::PATIENCE, key, || {
+            node.document(key)
+                .is_some_and(|(_, found, _)| found == state)
+        });
+    }
+    let nothing =
+        error(&n1.operate(&["apply", "-f", &shop.denial("more"), "--key", &bob, "--yes"]));
+    assert!(nothing.contains("revoked"), "{nothing}");
+
+    // Carried by hand it is the same document, and known already.
+    let signed = n2.must(&["get", "policy/stop", "--signed"]);
+    assert!(
+        signed.starts_with("-----BEGIN STARLING DOCUMENT-----"),
+        "{signed}"
+    );
+    let file = shown(&shop.mesh.scratch().write("stop.signed", &signed));
+    n1.must(&["apply", "-f", &file]);
+
+    // Dropped, it opens that and nothing else.
+    let dropped = ["--keep", "revocation/node-n9", "--drop", "policy/stop"];
+    n1.must(&[&revoke[..], &dropped].concat());
+    shop.wait_status(200);
+
+    // The root's word stands above all.
+    let state = shown(&shop.mesh.issuer());
+    let key = alices_key.trim_start_matches("key/");
+    let digits = |key: &str| key.trim_start_matches("key/sha256:")[..16].to_owned();
+    let hers = format!(
+        "operator-revocation/{}-{}",
+        digits(&bobs_key),
+        digits(&alices_key)
+    );
+    by(&alice, &["apply", "-f", &shop.denial("again")]);
+    shop.wait_status(403);
+    let root = [
+        "operator",
+        "revoke",
+        key,
+        "--reason",
+        "stolen too",
+        "--state",
+        &state,
+        "--yes",
+    ];
+    n1.must(&[&root[..], &["--keep", &hers]].concat());
+    shop.never_passes("after the root's revocation");
+    n1.must(&["operator", "restore", key, "--state", &state, "--yes"]);
+    by(&alice, &["delete", "policy/again"]);
+    shop.wait_status(200);
+}
