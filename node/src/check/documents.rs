@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Check, Finding, Severity, list};
-use crate::admin::view::OutOfForceOn;
+use crate::admin::view::{Operator, OutOfForceOn};
 
 /// What the agent knows of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ pub struct Documents {
     pub elsewhere: Vec<OutOfForceOn>,
     /// Why documents are not checked in a child process.
     pub no_child: Option<String>,
+    /// Who signed what is held here.
+    #[serde(default)]
+    pub operators: Vec<Operator>,
 }
 
 /// A document of this node.
@@ -29,7 +32,8 @@ pub struct OutOfForce {
 impl Documents {
     pub fn judge(&self) -> Vec<Finding> {
         let found = [self.here(), self.elsewhere(), self.no_child()];
-        found.into_iter().flatten().collect()
+        let operators = super::operators::judge(&self.operators);
+        found.into_iter().flatten().chain(operators).collect()
     }
 
     fn here(&self) -> Option<Finding> {
@@ -105,6 +109,7 @@ mod tests {
                 count: 2,
             }],
             no_child: Some("no child process can be started".into()),
+            operators: Vec::new(),
         };
         let found = documents.judge();
         let whats: Vec<_> = found

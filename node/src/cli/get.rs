@@ -10,6 +10,7 @@ use super::ask::{Ask, span};
 use super::table::Table;
 use super::{chain, out};
 use crate::admin::view;
+use crate::check::operators;
 use crate::documents::file;
 
 /// List the documents of the mesh, or print one
@@ -74,6 +75,15 @@ impl Get {
                     out::say_json(&serde_json::to_string(&documents)?)?;
                 } else {
                     out::say(&render(&documents))?;
+                    let operators: Vec<view::Operator> = self.ask.answer("/v1/operators")?;
+                    for (name, left_s) in operators::ending_names(&operators) {
+                        out::complain(&match left_s {
+                            0 => format!("note: no grant of {name} is valid any more"),
+                            left_s => {
+                                format!("note: the last grant of {name} ends in {}", span(left_s))
+                            }
+                        });
+                    }
                 }
                 Ok(())
             }

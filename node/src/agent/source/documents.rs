@@ -62,6 +62,7 @@ impl View {
             count: standings.count().out_of_force(),
             elsewhere: self.out_of_force_elsewhere(),
             no_child: self.keeper.no_child(),
+            operators: self.list_operators(),
         }
     }
 
