@@ -504,8 +504,9 @@ const HEDGE_TIME: Duration = Duration::from_millis(750);
 /// forgotten and costs one more question.
 const SETTLED_MAX: usize = 1024;
 
-/// Rows of one listing: what 16 keys may have in a room, four times over, with five revisions and a rival of each.
-const ROWS_MAX: usize = 4 * 16 * 512 * 10;
+/// Rows of one listing: of 64 keys, four times what may fill a room, as many as four shares hold. They take 300 bytes each until they
+/// are judged, so eight members who list as many of nothing cost 314 MB for moments, and are left alone for longer each time.
+const ROWS_MAX: usize = 64 * 2_048;
 
 /// Time in which changes are looked at together.
 const GATHER_TIME: Duration = Duration::from_millis(10);

@@ -188,13 +188,16 @@ impl Documents {
         part: Option<u8>,
         after: Option<[u8; 32]>,
     ) -> impl Iterator<Item = &Arc<Revision>> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let offered = self.offered.get(room);
-        let from = after.map_or(Unbounded, Excluded);
-        let rows = offered
-            .into_iter()
-            .flat_map(move |rows| rows.range((from, Unbounded)));
-        rows.filter(move |hash| part.is_none_or(|part| hash[0] == part))
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+        let first = part.map_or(Unbounded, |part| {
+            let mut first = [0; 32];
+            first[0] = part;
+            Included(first)
+        });
+        let from = after.map_or(first, Excluded);
+        let rows = self.offered.get(room).into_iter();
+        let rows = rows.flat_map(move |rows| rows.range((from, Unbounded)));
+        rows.take_while(move |hash| part.is_none_or(|part| hash[0] == part))
             .filter_map(|hash| self.by_hash.get(hash))
     }
 
