@@ -146,7 +146,7 @@ impl Mesh {
             .arg(&file)
             .arg("--state")
             .arg(self.issuer());
-        // The most senior, whoever was made before.
+        // The most senior, though others were made before.
         if name == "root" {
             command.args(["--rank", "0"]);
         }

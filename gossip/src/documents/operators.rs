@@ -7,11 +7,11 @@
 //! - A revocation of a key counts if it is the root's, the key's own, or that of a senior key which is not revoked or whose
 //!   revocation stays by a list.
 //! - A list of what stays of a key counts if its signer is the root, or another key that is not revoked, or a revoked one whose list
-//!   stays by a senior list. Each entry counts only if the signer may sign documents of its kind: whoever may replace a text may
+//!   stays by a senior list. Each entry counts only if the signer may sign documents of its kind: an operator who may replace a text may
 //!   also say that it stays or goes. What stays of a key's revocations of operators and of its lists is for the root and for
 //!   senior keys to say.
 //! - A key's own list of itself counts while nobody else has made one, and only for what stays. A thief can deny with it, until
-//!   somebody answers him; he opens nothing.
+//!   another operator answers him; he opens nothing.
 //! - Lists add up, and what one of them drops is dropped.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -202,7 +202,7 @@ pub(crate) fn read(
     }
 }
 
-/// A key's own revocation stays: whoever stole the key could otherwise take it back.
+/// A key's own revocation stays: a thief of the key could otherwise take it back.
 fn check_deletion(document: &DocumentKey, signer: &[u8; 32]) -> Result<(), Refusal> {
     let signed_by = &hex(signer)[..NAME_DIGITS];
     let mut words = document.name.as_str().split('-');

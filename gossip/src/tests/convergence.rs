@@ -95,7 +95,7 @@ impl Host {
         is_granted && !is_lost
     }
 
-    /// Whether somebody's denial that this node heard of has to stand, found without what is under test but for whose word counts.
+    /// A denial that this node heard of and that has to stand, found without what is under test but for whose word counts.
     fn must_deny(&self, call: u32) -> Option<&Revision> {
         let operators = &self.documents.operators;
         let is_revoked =

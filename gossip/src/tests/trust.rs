@@ -238,7 +238,7 @@ fn a_drop_wins_and_a_thief_s_list_of_himself_opens_nothing() {
     mesh.take(&own_list);
     mesh.take(&own);
     assert_eq!(mesh.narrowings("policy/x"), ["deny a"]);
-    // What he says stays, stays: until somebody else answers.
+    // What he says stays, stays: until another operator answers.
     let own_keep = mesh.bob.write(
         &mesh.network,
         &mesh.read(&own_list)[0].key.to_string(),

@@ -4,7 +4,7 @@
 
 use crate::admin::view;
 
-/// The newest revision that counts, whoever else's stands above it, if any does.
+/// The newest revision that counts; one of a revoked operator may stand above it.
 pub(super) fn newest(history: &view::History) -> Option<&view::Revision> {
     let mut revisions = history.revisions.iter();
     revisions.find(|held| !held.lost && held.standing == "counts")
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_lower_number_made_today_was_what_rollback_put_in_force() {
-        // 4 replaced 2; somebody with a stolen key brings a 3, and a rival of 2 that won.
+        // 4 replaced 2; a thief with a stolen key brings a 3, and a rival of 2 that won.
         let history = view::History {
             revisions: vec![
                 held(4, "dddd", Some("bbbb")),

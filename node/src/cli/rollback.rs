@@ -47,7 +47,7 @@ impl Rollback {
 }
 
 /// The revision asked for, or the one that the newest replaced. A number means the one on the chain: another one of that number
-/// may have been made by whoever stole a key.
+/// may have been made with a stolen key.
 fn earlier<'h>(history: &'h view::History, to: Option<&str>) -> anyhow::Result<&'h view::Revision> {
     let chain = chain::chain(history);
     let Some(to) = to else {

@@ -19,7 +19,7 @@ use crate::state::StateDir;
 
 /// Revoke an operator's key with the root's
 ///
-/// It counts whoever the operator is, and only the root takes it back. What the operator denied stays denied, as the lists say that are
+/// It counts whatever the operator's rank, and only the root takes it back. What the operator denied stays denied, as the lists say that are
 /// made of all that the agent holds; what the operator granted does not count any more.
 #[derive(Debug, Args)]
 pub(super) struct Revoke {
