@@ -141,25 +141,27 @@ impl Core {
         if let Some(ours) = ours {
             syncs.settle(ours);
         }
-        let mut chosen = Vec::new();
-        let mut room = SYNCS_MAX.saturating_sub(syncs.asked());
+        let mut candidates = Vec::new();
         for same in offers.chunk_by(|a, b| a.digest == b.digest) {
             let digest = same[0].digest;
-            if room == 0 || syncs.settled.contains(&digest) || !syncs.may_ask(&digest, now) {
+            if syncs.settled.contains(&digest) || !syncs.may_ask(&digest, now) {
                 continue;
             }
-            let free: Vec<Offer> = same
-                .iter()
-                .filter(|offer| syncs.is_free(offer.node, now))
-                .copied()
-                .collect();
-            if let [offer] = pick(&free, 1)[..] {
-                syncs.begin(digest, now);
-                chosen.push(offer);
-                room -= 1;
+            let free = same.iter().filter(|offer| syncs.is_free(offer.node, now));
+            let (well, failed): (Vec<Offer>, Vec<Offer>) =
+                free.partition(|offer| !syncs.shunned.contains_key(&offer.node));
+            let has_failed = well.is_empty();
+            if let [offer] = pick(if has_failed { &failed } else { &well }, 1)[..] {
+                candidates.push((has_failed, fastrand::u64(..), offer));
             }
         }
+        // Peers that failed before come last, or a few that list what they do not hand out would keep all others waiting.
+        candidates.sort_by_key(|(has_failed, turn, _)| (*has_failed, *turn));
+        candidates.truncate(SYNCS_MAX.saturating_sub(syncs.asked()));
+        let chosen = candidates.into_iter().map(|(_, _, offer)| offer);
         chosen
+            .inspect(|offer| syncs.begin(offer.digest, now))
+            .collect()
     }
 
     /// What others say they hold, by digest.

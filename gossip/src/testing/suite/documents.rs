@@ -131,7 +131,7 @@ pub async fn documents_that_prove_nothing_are_refused(
     counters: Option<&Counters>,
 ) {
     let nodes = mesh(network, "junk", 2).await;
-    for (what, refusal, document) in junk(network) {
+    for (at, (what, refusal, document)) in junk(network).into_iter().enumerate() {
         let count = || counters.map_or(0, |counters| counters.refused(refusal));
         let before = count();
         let refused = nodes[0].membership.submit(&document).await;
@@ -141,7 +141,7 @@ pub async fn documents_that_prove_nothing_are_refused(
         );
         assert!(counters.is_none() || count() > before, "{what}");
         let port = network
-            .port(&format!("junk-{}", refusal.reason().replace('_', "-")))
+            .port(&format!("junk-{at}-{}", refusal.reason().replace('_', "-")))
             .await;
         let mallory = Attacker::new(port, network.trust_domain());
         let row = Row {
@@ -275,7 +275,7 @@ fn own_revocation(operator: &Operator) -> DocumentKey {
 /// What names the first revision in a packet.
 fn row_of(packet: &[u8]) -> [u8; 32] {
     let Ok((envelope, _, draft)) = Envelope::decode(packet) else {
-        return [9; 32];
+        return hash(packet);
     };
     row_hash(&draft, &draft.rows[0], hash(&envelope.grant.0))
 }
