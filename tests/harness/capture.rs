@@ -38,6 +38,11 @@ impl Capture {
         Self { process, file }
     }
 
+    /// What it has written until now. On a busy machine that is less than it was handed: what must be seen is waited for.
+    pub fn so_far(&self) -> Vec<u8> {
+        fs::read(&self.file).unwrap_or_default()
+    }
+
     /// Ends it and returns all it has seen.
     pub fn stop(mut self) -> Vec<u8> {
         self.process.signal(Signal::INT);

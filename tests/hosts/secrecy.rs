@@ -62,24 +62,22 @@ fn no_marked_byte_crosses_the_wire_in_the_clear() {
         );
     }
 
-    // The same capture does see what is not encrypted. On a busy machine it may begin late.
-    let control = || {
-        let host = n2.host();
-        let listener =
-            host.run(|| std::net::TcpListener::bind((host.ip(), 0)).expect("some port is free"));
-        let address = listener.local_addr().expect("it is bound");
-        let capture = Capture::start(&wire, &mesh.scratch().directory("control"));
-        let mut stream = stream::connect(client, address);
-        stream.write_all(SAID.as_bytes()).expect("it is connected");
-        let (mut other, _) = listener.accept().expect("it is connected");
-        other
-            .read_exact(&mut [0; SAID.len()])
-            .expect("all of it arrives");
-        capture.stop()
-    };
+    // The same capture does see what is not encrypted.
+    let host = n2.host();
+    let listener =
+        host.run(|| std::net::TcpListener::bind((host.ip(), 0)).expect("some port is free"));
+    let address = listener.local_addr().expect("it is bound");
+    let capture = Capture::start(&wire, &mesh.scratch().directory("control"));
+    let mut stream = stream::connect(client, address);
+    stream.write_all(SAID.as_bytes()).expect("it is connected");
+    let (mut other, _) = listener.accept().expect("it is connected");
+    other
+        .read_exact(&mut [0; SAID.len()])
+        .expect("all of it arrives");
     wait_until(crate::PATIENCE, "the capture to see plain text", || {
-        holds(&control(), SAID)
+        holds(&capture.so_far(), SAID)
     });
+    capture.stop();
 }
 
 fn say(stream: &mut TcpStream, text: &str) {
