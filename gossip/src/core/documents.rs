@@ -257,8 +257,7 @@ impl Core {
         expected: Digest,
     ) -> Result<(), Failed> {
         let listed = self.list(addr, room, part, expected).await?;
-        self.library.note_over(&listed).await;
-        let mut wanted = self.library.wants(&listed);
+        let mut wanted = self.library.wants(&listed).await;
         let mut taken = Vec::new();
         let mut outcome = Ok(());
         while !wanted.is_empty() {

@@ -94,10 +94,20 @@ impl Library {
         Ok(receipt)
     }
 
-    /// Which packets to ask a peer for, of what it lists; by the hash of each revision wanted.
-    pub(crate) fn wants(&self, listed: &[(super::DocumentKey, Row)]) -> BTreeMap<[u8; 32], Row> {
+    /// Which packets to ask a peer for, of what it lists; by the hash of each revision wanted. Notes of which keys it offers more than
+    /// there is room for.
+    pub(crate) async fn wants(
+        &self,
+        listed: &[(super::DocumentKey, Row)],
+    ) -> BTreeMap<[u8; 32], Row> {
+        let _turn = self.writing.lock().await;
         let mut documents = Documents::clone(&self.documents.load());
+        let before = documents.over.len();
         let wanted = documents.wants(listed);
+        if documents.over.len() > before {
+            Refusal::Full.count(1);
+            self.show(documents.with(Vec::new()).0);
+        }
         let rows = listed
             .iter()
             .filter(|(_, row)| wanted.contains_key(&row.hash));
@@ -128,19 +138,6 @@ impl Library {
         counter!(DOCUMENTS_ACCEPTED, "way" => "pull").increment(news.len() as u64);
         let documents = self.save_or_remember(documents).await;
         self.show(documents);
-    }
-
-    /// Notes of which keys a peer offered more than there is room for.
-    pub(crate) async fn note_over(&self, listed: &[(super::DocumentKey, Row)]) {
-        let _turn = self.writing.lock().await;
-        let mut documents = Documents::clone(&self.documents.load());
-        let before = documents.over.len();
-        documents.wants(listed);
-        if documents.over.len() > before {
-            Refusal::Full.count(1);
-            let (documents, _) = documents.with(Vec::new());
-            self.show(documents);
-        }
     }
 
     /// Checks everything again, after the roots changed. What no root vouches for any more counts as lost.

@@ -39,8 +39,8 @@ pub(crate) struct Fills {
 }
 
 impl Room {
-    pub(crate) fn of(row: &Row, key: &DocumentKey) -> Self {
-        match row.deleted {
+    pub(crate) fn of(deleted: bool, key: &DocumentKey) -> Self {
+        match deleted {
             true => Self::Deletions,
             false => Self::Kind(key.kind.clone()),
         }

@@ -84,7 +84,7 @@ impl Documents {
 
     /// What becomes of a revision for the sake of who signed it.
     pub fn standing(&self, revision: &Revision) -> Standing {
-        standing(&self.operators, &revision.key, &revision.row())
+        standing_of(&self.operators, revision)
     }
 
     /// Of what a peer lists, the packets with what we have a place for, by the hash of each revision wanted. What a key's share has
@@ -114,7 +114,7 @@ impl Documents {
             if self.takes(&mut fills, key, row, PEERS_SHARES) {
                 wanted.insert(row.hash, row.packet);
             } else {
-                self.over.insert((Room::of(row, key), row.signer));
+                self.over.insert((Room::of(row.deleted, key), row.signer));
             }
         }
         wanted
@@ -127,8 +127,8 @@ impl Documents {
         if held.is_some_and(|held| held.revision > row.revision) {
             return true;
         }
-        let room = Room::of(row, key);
-        let replaced = held.map(|held| (Room::of(&held.row(), key), held.packet.bytes.len()));
+        let room = Room::of(row.deleted, key);
+        let replaced = held.map(|held| (Room::of(held.deleted, key), held.packet.bytes.len()));
         let is_no_longer =
             replaced.is_some_and(|(of, bytes)| of == room && row.packet_bytes as usize <= bytes);
         if !is_no_longer && !fills.fits(&room, row, shares) {
@@ -150,7 +150,7 @@ impl Documents {
         let mut fills = Fills::default();
         for (key, row) in self.newest_of_keys() {
             if !self.find(&row.hash).is_some_and(|held| replaced(held)) {
-                fills.add(&Room::of(&row, &key), &row);
+                fills.add(&Room::of(row.deleted, &key), &row);
             }
         }
         for revision in revisions {
@@ -270,17 +270,14 @@ impl Documents {
         }
         let mut offered: BTreeMap<String, BTreeSet<[u8; 32]>> = BTreeMap::new();
         for revision in self.by_hash.values() {
-            let row = revision.row();
-            let room = Room::of(&row, &revision.key);
+            let room = Room::of(revision.deleted, &revision.key);
             let is_offered = matches!(
-                standing(&self.operators, &revision.key, &row),
+                standing_of(&self.operators, revision),
                 Standing::Counts | Standing::Kept
             );
-            if is_offered && !self.over.contains(&(room.clone(), row.signer)) {
-                offered
-                    .entry(room.wire())
-                    .or_default()
-                    .insert(revision.hash);
+            let wire = room.wire();
+            if is_offered && !self.over.contains(&(room, revision.signer.key_hash)) {
+                offered.entry(wire).or_default().insert(revision.hash);
             }
         }
         self.digests = offered
@@ -301,8 +298,8 @@ impl Document {
     /// narrowings of revoked keys.
     fn arrange(&mut self, operators: &Operators) {
         self.revisions.sort_by(|a, b| a.order(b));
-        let standing = |held: &Revision| standing(operators, &held.key, &held.row());
-        self.standings = self.revisions.iter().map(|held| standing(held)).collect();
+        let standing = |held: &Arc<Revision>| standing_of(operators, held);
+        self.standings = self.revisions.iter().map(standing).collect();
         let mut signers = BTreeSet::new();
         for (held, standing) in self.revisions.iter().zip(&self.standings) {
             let is_newest = signers.insert(held.signer.key_hash);
@@ -319,12 +316,28 @@ impl Document {
     }
 }
 
+fn standing_of(operators: &Operators, revision: &Revision) -> Standing {
+    let signer = &revision.signer;
+    let by = (&signer.key_hash, signer.rank);
+    judge(operators, &revision.key, by, &revision.hash)
+}
+
 fn standing(operators: &Operators, key: &DocumentKey, row: &Row) -> Standing {
-    let is_free = row.signer == ROOT_KEY || is_system(&key.kind);
-    if is_free || !operators.is_revoked(&row.signer, row.rank) {
+    judge(operators, key, (&row.signer, row.rank), &row.hash)
+}
+
+/// What becomes of a revision of `key` by a signer with its rank.
+fn judge(
+    operators: &Operators,
+    key: &DocumentKey,
+    (signer, rank): (&[u8; 32], u32),
+    hash: &[u8; 32],
+) -> Standing {
+    let is_free = *signer == ROOT_KEY || is_system(&key.kind);
+    if is_free || !operators.is_revoked(signer, rank) {
         return Standing::Counts;
     }
-    match operators.mark(&row.hash) {
+    match operators.mark(hash) {
         Some(Mark::Keep) => Standing::Kept,
         Some(Mark::Drop) => Standing::Dropped,
         None => Standing::Unlisted,
@@ -359,7 +372,7 @@ pub(crate) fn select(rows: &Rows, operators: &Operators) -> Selection {
                 Standing::Counts | Standing::Kept => offered.has_place(row.revision),
                 Standing::Unlisted | Standing::Dropped => withheld.has_place(row.revision),
             };
-            let room = Room::of(row, key);
+            let room = Room::of(row.deleted, key);
             let is_newest = !newest_of.contains_key(&row.signer);
             let signer_deleted = *newest_of.entry(row.signer).or_insert(row.deleted);
             let is_pinned = is_newest || operators.mark(&row.hash) == Some(Mark::Keep);
