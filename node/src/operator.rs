@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData, SigningKey};
-use starling_gossip::documents::{Draft, Grant, SignedGrant};
+use starling_gossip::documents::{self, Draft, Grant, SignedGrant};
 use starling_transport::KeyHash;
 use x509_parser::pem::Pem;
 
@@ -178,7 +178,7 @@ impl fmt::Debug for Operator {
 
 /// How revocations name an operator's key: as `openssl pkey -in alice.operator -pubout -outform der | sha256sum` gives it.
 pub fn key_hash(public_key: &[u8; 32]) -> KeyHash {
-    KeyHash::of(&[&ED25519_SPKI[..], public_key].concat())
+    KeyHash::from_bytes(documents::key_hash(public_key))
 }
 
 fn public_key(key: &KeyPair) -> [u8; 32] {
@@ -186,9 +186,6 @@ fn public_key(key: &KeyPair) -> [u8; 32] {
         .try_into()
         .expect("an Ed25519 public key has 32 bytes")
 }
-
-/// What stands before the 32 bytes in a `SubjectPublicKeyInfo` of Ed25519 (RFC 8410).
-const ED25519_SPKI: [u8; 12] = [48, 42, 48, 5, 6, 3, 43, 101, 112, 3, 33, 0];
 
 const KEY_LABEL: &str = "PRIVATE KEY";
 const GRANT_LABEL: &str = "STARLING OPERATOR GRANT";

@@ -23,7 +23,7 @@ pub struct Entry {
 pub enum What {
     /// Certificates that became valid before a time.
     Certificates(Revoked, SystemTime),
-    /// Certificates with a key, or what an operator with that key signs.
+    /// Certificates with a key.
     Key(KeyHash),
 }
 

@@ -53,6 +53,16 @@ impl KeyHash {
         Self(hash.as_ref().try_into().expect("SHA-256 has 32 bytes"))
     }
 
+    /// A hash that was made already.
+    pub fn from_bytes(hash: [u8; 32]) -> Self {
+        Self(hash)
+    }
+
+    /// The hash itself.
+    pub fn bytes(&self) -> [u8; 32] {
+        self.0
+    }
+
     /// The hash of the public key of a certificate in DER.
     pub fn of_certificate(der: &[u8]) -> Result<Self, Refusal> {
         let (_, cert) = X509Certificate::from_der(der).map_err(|_detail| Refusal::BadEncoding)?;

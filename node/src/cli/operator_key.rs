@@ -174,8 +174,8 @@ pub(super) fn revoke(
 ) -> anyhow::Result<()> {
     let operator = sign.operator()?;
     let own = key_hash(&operator.grant().public_key);
-    let about = bytes(&key.to_string())?;
-    let own_name = format!("sha256:{}", starling_gossip::documents::system::hex(&own));
+    let about = key.bytes();
+    let own_name = KeyHash::from_bytes(own).to_string();
     let is_revoked = target.revoked.is_some();
     if !is_revoked {
         may_revoke(operator.grant().rank, own == about, target, all)?;
@@ -221,7 +221,7 @@ pub(super) fn revoke_unknown(key: &KeyHash, reason: &str, sign: &Sign) -> anyhow
     let grant = sign.operator()?;
     let grant = grant.grant();
     let statement = KeyStatement {
-        key: bytes(&key.to_string())?,
+        key: key.bytes(),
         reason: reason.to_owned(),
     };
     out::complain(&format!(
@@ -272,12 +272,6 @@ fn entry(document: &str, revision: u64, hash: &str, keep: bool) -> anyhow::Resul
         hash: from_hex(hash).ok_or_else(|| anyhow::anyhow!("`{hash}` is no hash"))?,
         keep,
     })
-}
-
-/// The bytes of a key's hash.
-pub(super) fn bytes(key: &str) -> anyhow::Result<[u8; 32]> {
-    let bytes = key.strip_prefix("sha256:").and_then(from_hex);
-    bytes.ok_or_else(|| anyhow::anyhow!("`{key}` is no key: it is `sha256:` and 64 hex digits"))
 }
 
 #[cfg(test)]

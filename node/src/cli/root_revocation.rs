@@ -5,11 +5,11 @@ use std::time::SystemTime;
 
 use clap::Args;
 use starling_gossip::DocumentKey;
-use starling_gossip::documents::system::{KeyStatement, hex, retention_lists};
+use starling_gossip::documents::system::{KeyStatement, retention_lists};
 use starling_gossip::documents::{Draft, DraftRow};
 use starling_transport::KeyHash;
 
-use super::operator_key::{self, Choices};
+use super::operator_key::Choices;
 use super::{block_on, client, out, sign, signed};
 use crate::admin::view;
 use crate::ca::RootKey;
@@ -67,12 +67,12 @@ struct Root {
 impl Revoke {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let root = RootKey::load(&StateDir::open(&self.by.state)?)?;
-        let about = operator_key::bytes(&self.key.to_string())?;
+        let about = self.key.bytes();
         let mut documents: Vec<(DocumentKey, Option<String>)> = Vec::new();
         if let Some(target) = self.by.operator(&self.key)? {
             let plan = self
                 .choices
-                .plan(&target, &format!("sha256:{}", hex(&[0; 32])))?;
+                .plan(&target, &KeyHash::from_bytes([0; 32]).to_string())?;
             out::say(&plan.show(&target))?;
             anyhow::ensure!(
                 !plan.adopts(),
@@ -99,7 +99,7 @@ impl Restore {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let root = RootKey::load(&StateDir::open(&self.by.state)?)?;
         let statement = KeyStatement {
-            key: operator_key::bytes(&self.key.to_string())?,
+            key: self.key.bytes(),
             reason: String::new(),
         };
         self.by

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use starling_gossip::Documents;
+use starling_gossip::documents::system::{from_hex, hex};
 
 use super::preflight::Evidence;
 use crate::policy::ServiceSet;
@@ -151,7 +152,7 @@ impl Clearances {
     fn to_text(&self) -> String {
         let mut text = format!("build {}\n", self.build);
         for (hash, entry) in &self.entries {
-            let hash = to_hex(hash);
+            let hash = hex(hash);
             // Writing to a `String` does not fail.
             let _ = match entry {
                 Entry::Cleared => writeln!(text, "cleared {hash}"),
@@ -213,21 +214,6 @@ pub(super) fn build() -> String {
         ),
         Err(_unknown) => version.to_owned(),
     }
-}
-
-fn to_hex(hash: &Hash) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn from_hex(text: &str) -> Option<Hash> {
-    let mut hash = [0; 32];
-    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (at, byte) in hash.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
-    }
-    Some(hash)
 }
 
 /// Beside the documents.

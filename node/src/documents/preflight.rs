@@ -79,7 +79,7 @@ pub enum Patience {
     Batch,
     /// By itself, until its CPU time is used up on a busy host.
     Alone,
-    /// Somebody waits for the answer.
+    /// A caller waits for the answer.
     Answer,
 }
 

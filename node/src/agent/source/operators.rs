@@ -6,6 +6,7 @@ use starling_gossip::documents::operators::Revoker;
 use starling_gossip::documents::system::{Statement, hex};
 use starling_gossip::documents::{Fill, Room, Standing};
 use starling_gossip::{Documents, Revision};
+use starling_transport::KeyHash;
 
 use super::View;
 use super::documents::age_s;
@@ -34,7 +35,7 @@ impl View {
 
 /// A key as revocations name it.
 fn named(key: &[u8; 32]) -> String {
-    format!("sha256:{}", hex(key))
+    KeyHash::from_bytes(*key).to_string()
 }
 
 fn word(revoker: Revoker) -> String {
