@@ -12,20 +12,26 @@ use harness::process::run;
 use harness::{Mesh, Need, Node, Scratch, http, need, program, turn, wait_until};
 use serde_json::{Value, json};
 
-/// Three hosts; web on n1 calls orders on n3, whose own TOML allows nobody who exists.
-struct Shop {
-    mesh: Mesh,
+/// Three hosts; web on n1 calls orders on n3.
+pub(crate) struct Shop {
+    pub(crate) mesh: Mesh,
     orders: SocketAddr,
     _nginx: harness::apps::Nginx,
 }
 
 impl Shop {
+    /// Its own TOML allows nobody who exists.
     fn open() -> Self {
+        Self::allowing("nobody")
+    }
+
+    /// Its own TOML allows one caller.
+    pub(crate) fn allowing(caller: &str) -> Self {
         let mesh = Mesh::loopback(&[("n1", &["web"]), ("n2", &[]), ("n3", &["orders"])]);
         let n3 = mesh.node("n3");
         let nginx =
             harness::apps::Nginx::start(n3.host(), &mesh.scratch().directory("nginx"), "n3");
-        n3.serve("orders", nginx.address(), "http", &["nobody"], "");
+        n3.serve("orders", nginx.address(), "http", &[caller], "");
         let orders = mesh.node("n1").call("orders", "web");
         mesh.start();
         mesh.wait_healthy("orders", &["n3"], crate::PATIENCE);
@@ -36,16 +42,16 @@ impl Shop {
         }
     }
 
-    fn node(&self, name: &str) -> &Node {
+    pub(crate) fn node(&self, name: &str) -> &Node {
         self.mesh.node(name)
     }
 
-    fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         http::get(self.orders, "/").map_or(0, |answer| answer.status)
     }
 
     #[track_caller]
-    fn wait_status(&self, status: u16) {
+    pub(crate) fn wait_status(&self, status: u16) {
         let what = format!("a call to get {status}");
         wait_until(crate::PATIENCE, &what, || self.status() == status);
     }
@@ -71,12 +77,12 @@ impl Shop {
     }
 }
 
-fn error(output: &Output) -> String {
+pub(crate) fn error(output: &Output) -> String {
     assert!(!output.status.success(), "it worked");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn shown(path: &Path) -> String {
+pub(crate) fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 

@@ -1,49 +1,10 @@
 //! Operators who are revoked: what they denied stays denied, through everything.
 
-use std::net::SocketAddr;
-use std::path::Path;
-use std::process::Output;
+use harness::{Need, need, turn, wait_until};
 
-use harness::{Mesh, Need, Node, http, need, turn, wait_until};
-
-/// Three hosts; web on n1 calls orders on n3.
-struct Shop {
-    mesh: Mesh,
-    orders: SocketAddr,
-    _nginx: harness::apps::Nginx,
-}
+use crate::documents::{Shop, error, shown};
 
 impl Shop {
-    fn open() -> Self {
-        let mesh = Mesh::loopback(&[("n1", &["web"]), ("n2", &[]), ("n3", &["orders"])]);
-        let n3 = mesh.node("n3");
-        let nginx =
-            harness::apps::Nginx::start(n3.host(), &mesh.scratch().directory("nginx"), "n3");
-        n3.serve("orders", nginx.address(), "http", &["web"], "");
-        let orders = mesh.node("n1").call("orders", "web");
-        mesh.start();
-        mesh.wait_healthy("orders", &["n3"], crate::PATIENCE);
-        Self {
-            mesh,
-            orders,
-            _nginx: nginx,
-        }
-    }
-
-    fn node(&self, name: &str) -> &Node {
-        self.mesh.node(name)
-    }
-
-    fn status(&self) -> u16 {
-        http::get(self.orders, "/").map_or(0, |answer| answer.status)
-    }
-
-    #[track_caller]
-    fn wait_status(&self, status: u16) {
-        let what = format!("a call to get {status}");
-        wait_until(crate::PATIENCE, &what, || self.status() == status);
-    }
-
     /// A policy that denies web the service orders.
     fn denial(&self, name: &str) -> String {
         let text = format!(
@@ -73,20 +34,11 @@ impl Shop {
     }
 }
 
-fn shown(path: &Path) -> String {
-    path.display().to_string()
-}
-
-fn error(output: &Output) -> String {
-    assert!(!output.status.success(), "it worked");
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
 #[test]
 fn revoking_an_operators_key_opened_what_that_operator_had_closed() {
     need!(Need::Agent, Need::Program("nginx"));
     let _turn = turn::shared();
-    let shop = Shop::open();
+    let shop = Shop::allowing("web");
     let (n1, n2) = (shop.node("n1"), shop.node("n2"));
     let kinds = "policy,revocation";
     let (alice, alices_key) = shop.mesh.operator_with_key("alice", kinds);
