@@ -11,8 +11,12 @@ use std::time::{Duration, SystemTime};
 use rcgen::{Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, SigningKey};
 use starling_gossip::{NodeName, ServiceName};
 use starling_transport::join::IssuerSignature;
-use starling_transport::{Refusal, Revocations, SpiffeId, Svid, TrustBundle, TrustDomain};
+use starling_transport::{
+    LINE_AHEAD_MAX, Line, LineName, Refusal, Revocations, Signers, SpiffeId, Svid, TrustBundle,
+    TrustDomain,
+};
 
+use crate::random;
 use crate::state::{NODE_CHAIN, NODE_KEY, StateDir, TRUST, service_files};
 
 mod error;
@@ -46,14 +50,29 @@ pub struct Issued {
 }
 
 /// What a certificate is to say besides the identity and its key.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Terms<'t> {
     /// The host that a service's certificate is for, by which it can be revoked. Nodes name themselves.
     pub host: Option<&'t str>,
     /// How long it lives.
     pub lifetime: Duration,
-    /// What was valid before this time is revoked.
-    pub not_before: Option<SystemTime>,
+    /// The line that it begins or goes on with. The issuer adds itself to its signers.
+    pub line: Line,
+}
+
+/// A line that begins at `begins`, with its first leaf now.
+pub fn new_line(begins: SystemTime) -> Result<Line, CaError> {
+    Ok(Line {
+        name: line_name()?,
+        begins,
+        first: SystemTime::now(),
+        signers: Signers::default(),
+    })
+}
+
+/// A name that no other line has.
+pub fn line_name() -> Result<LineName, CaError> {
+    random::bytes().map(LineName).map_err(CaError::Random)
 }
 
 impl Authority {
@@ -185,25 +204,20 @@ impl Authority {
         &self.trust_domain
     }
 
-    /// Makes a key and an SVID for `id`. It ends with the intermediate at the latest.
+    /// Makes a key and an SVID for `id`, of a line that begins now. It ends with the intermediate at the latest.
     pub fn issue(&self, id: &SpiffeId, lifetime: Duration) -> Result<Issued, CaError> {
-        self.issue_for(id, None, lifetime)
+        let terms = Terms {
+            host: None,
+            lifetime,
+            line: new_line(SystemTime::now())?,
+        };
+        self.issue_on(id, &terms)
     }
 
-    /// The same for a service on `host`.
-    pub fn issue_for(
-        &self,
-        id: &SpiffeId,
-        host: Option<&str>,
-        lifetime: Duration,
-    ) -> Result<Issued, CaError> {
+    /// The same on any terms.
+    pub fn issue_on(&self, id: &SpiffeId, terms: &Terms<'_>) -> Result<Issued, CaError> {
         let asking = Asking::new(id)?;
-        let terms = Terms {
-            host,
-            lifetime,
-            not_before: None,
-        };
-        let chain_pem = self.sign(id, &asking.request, &terms)? + &self.intermediate_pem;
+        let chain_pem = self.sign(id, &asking.request, terms)? + &self.intermediate_pem;
         let svid = Svid::from_pem(chain_pem.as_bytes(), asking.key_pem.as_bytes());
         let svid = svid.map_err(CaError::Unusable)?;
         Ok(Issued {
@@ -224,7 +238,11 @@ impl Authority {
         let now = SystemTime::now();
         let not_after = (now + terms.lifetime).min(self.not_after);
         let key = request::check(request, id).map_err(CaError::Request)?;
-        let leaf = template::leaf(id, terms, now, not_after)?.signed_by(&key, &self.issuer)?;
+        let mut line = terms.line.clone();
+        let added = line.signers.add_intermediate(&self.intermediate_der);
+        added.map_err(CaError::Refused)?;
+        let leaf = template::leaf(id, terms.host, &line, now, not_after)?;
+        let leaf = leaf.signed_by(&key, &self.issuer)?;
         let chain = [leaf.der().to_vec(), self.intermediate_der.clone()];
         self.trust
             .verify_der(&chain, now)
@@ -279,7 +297,7 @@ impl Authority {
     }
 
     /// Writes what a host needs into `out`: roots, its node's SVID and those of `services`. What is there is replaced
-    /// file by file, unless it is another node's.
+    /// file by file, unless it is another node's. Their lines begin now.
     pub fn write_bundle(
         &self,
         out: &StateDir,
@@ -287,16 +305,39 @@ impl Authority {
         services: &[ServiceName],
         lifetime: Duration,
     ) -> Result<(), CaError> {
+        self.write_bundle_from(out, node, services, lifetime, SystemTime::now())
+    }
+
+    /// The same with lines that begin at `begins`, at most [`LINE_AHEAD_MAX`] from now.
+    pub fn write_bundle_from(
+        &self,
+        out: &StateDir,
+        node: &NodeName,
+        services: &[ServiceName],
+        lifetime: Duration,
+        begins: SystemTime,
+    ) -> Result<(), CaError> {
+        if begins > SystemTime::now() + LINE_AHEAD_MAX {
+            return Err(CaError::LineAhead);
+        }
         let node = SpiffeId::node(&self.trust_domain, node.as_str()).map_err(CaError::Name)?;
         check_same_node(out, &node)?;
         out.write(TRUST, self.trust_pem.as_bytes())?;
-        let issued = self.issue(&node, lifetime)?;
+        let issue = |id: &SpiffeId| {
+            let terms = Terms {
+                host: node.node_name(),
+                lifetime,
+                line: new_line(begins)?,
+            };
+            self.issue_on(id, &terms)
+        };
+        let issued = issue(&node)?;
         out.write_svid(NODE_CHAIN, NODE_KEY, &issued.chain_pem, &issued.key_pem)?;
         for service in services {
             let id =
                 SpiffeId::service(&self.trust_domain, service.as_str()).map_err(CaError::Name)?;
             let (chain, key) = service_files(service.as_str());
-            let issued = self.issue_for(&id, node.node_name(), lifetime)?;
+            let issued = issue(&id)?;
             out.write_svid(&chain, &key, &issued.chain_pem, &issued.key_pem)?;
         }
         Ok(())

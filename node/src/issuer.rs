@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +14,7 @@ use starling_gossip::NodeName;
 use starling_transport::join::SignedAnswer;
 use starling_transport::{IdentityError, Refusal, Revocations, SpiffeId, TrustDomain};
 
-use crate::ca::{Authority, CaError, Terms};
+use crate::ca::{self, Authority, CaError, Terms};
 use crate::enrol::{Asked, Joined, Outcome, Reply, Turned, Wish};
 use crate::invites::{self, End, Invite, Invites, InvitesError};
 use crate::mesh::unix_s;
@@ -121,7 +121,8 @@ impl Role {
             return Err(turned(Outcome::NodeAlive, why));
         }
         // Signed first: an invitation is not spent on an issuer that cannot issue.
-        let joined = self.sign(&wish, moment)?;
+        let begins = UNIX_EPOCH + Duration::from_secs(invite.made_at);
+        let joined = self.sign(&wish, begins, moment)?;
         self.check(&joined, &moment.revocations)?;
         let end = End::Spent {
             at,
@@ -213,7 +214,7 @@ impl Role {
         }
     }
 
-    fn sign(&self, wish: &Wish, moment: &Moment) -> Result<Joined, Turned> {
+    fn sign(&self, wish: &Wish, begins: SystemTime, moment: &Moment) -> Result<Joined, Turned> {
         if wish.requests.len() != 1 + wish.services.len() {
             return Err(turned(
                 Outcome::Malformed,
@@ -230,7 +231,7 @@ impl Role {
             let terms = Terms {
                 host: Some(&wish.node),
                 lifetime: moment.lifetime,
-                not_before: moment.revocations.good_from(&id, Some(&wish.node)),
+                line: ca::new_line(begins)?,
             };
             leaves.push(self.authority.sign(&id, &request, &terms)?);
         }

@@ -10,10 +10,10 @@ use std::time::{Duration, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use starling_gossip::{Caps, Liveness, NodeName, State};
-use starling_transport::{IdentitySet, Leaf, Refusal, SpiffeId, Svid, SvidError};
+use starling_transport::{IdentitySet, Leaf, Line, Refusal, SpiffeId, Svid, SvidError};
 use tokio::time::timeout;
 
-use crate::ca::{Asking, BACKDATED, CaError, Terms};
+use crate::ca::{self, Asking, BACKDATED, CaError, Terms};
 use crate::control::ControlError;
 use crate::host::Host;
 use crate::issuer::{Renewal, Renewed};
@@ -121,7 +121,7 @@ impl Renewer {
     /// The issuer that renewed it.
     async fn renew(&self, set: &IdentitySet, svid: &Svid) -> Result<NodeName, RenewalError> {
         let asking = Asking::new(svid.id())?;
-        let (issuer, renewed) = self.ask(svid.id(), &asking).await?;
+        let (issuer, renewed) = self.ask(svid.leaf(), &asking).await?;
         let chain = renewed.leaf + &renewed.issuer;
         let new = Svid::from_pem(chain.as_bytes(), asking.key_pem.as_bytes());
         let new = new.map_err(RenewalError::NoCertificate)?;
@@ -138,18 +138,14 @@ impl Renewer {
     }
 
     /// An issuer asks nobody, unless it cannot sign; everybody else asks issuers in no particular order.
-    async fn ask(
-        &self,
-        id: &SpiffeId,
-        asking: &Asking,
-    ) -> Result<(NodeName, Renewed), RenewalError> {
-        let host = &self.host;
+    async fn ask(&self, leaf: &Leaf, asking: &Asking) -> Result<(NodeName, Renewed), RenewalError> {
+        let (host, id) = (&self.host, &leaf.id);
         let mut failed = RenewalError::NoIssuer;
         if let Some(role) = host.issuer.load_full() {
             let terms = Terms {
                 host: Some(host.node.as_str()),
                 lifetime: host.config.load().issuer.lifetime,
-                not_before: None,
+                line: Line::renewed(leaf, ca::line_name()?),
             };
             match role.authority().sign(id, &asking.request, &terms) {
                 Ok(leaf) => {

@@ -25,9 +25,8 @@ pub struct Credential {
 impl Credential {
     /// A chain, leaf first, that a verifier accepted. Whether it still does is asked with [`Identities::judge`].
     pub(crate) fn new(chain: Vec<CertificateDer<'static>>) -> Result<Self, Refusal> {
-        let first = chain.first().ok_or(Refusal::NoCertificate)?;
         Ok(Self {
-            leaf: Arc::new(Leaf::parse(first)?),
+            leaf: Arc::new(Leaf::of_chain(&chain)?),
             chain: chain.into(),
         })
     }

@@ -10,7 +10,6 @@ use quinn::{
     ConnectionError, Endpoint as QuinnEndpoint, EndpointConfig, TokioRuntime, TransportConfig,
 };
 use quinn_proto::HashedConnectionIdGenerator;
-use rustls::crypto::ring::default_provider;
 use rustls_pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Mutex, Semaphore, mpsc};
@@ -19,13 +18,17 @@ use tokio::time::Instant;
 use crate::credential::{Credential, OwnRevocation};
 use crate::h3::StartError;
 use crate::heard::Heard;
-use crate::identities::{CalleeVerifier, CallerSvid, CallerVerifier, Identities, ServerSvids};
+use crate::identities::{CalleeVerifier, Identities};
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::links::{Link, Links};
 use crate::metrics;
 use crate::session::{Protocol as Spoken, Session, SessionRefused};
 use crate::svid::{Refusal, Svid, TrustBundle};
 use crate::tuning;
+
+pub(crate) mod tls;
+
+pub(crate) use tls::{TLS_13, provider};
 
 /// What [`Endpoint::bind`] needs to know.
 #[derive(Debug, Clone)]
@@ -168,14 +171,8 @@ impl Endpoint {
             trust: set.trust.clone(),
             expected: callee.clone(),
         };
-        let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(provider()))
-            .with_protocol_versions(TLS_13)
-            .map_err(|source| DialError::Tls { source })?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_client_cert_resolver(Arc::new(CallerSvid(svid.certified_key())));
-        tls.alpn_protocols = vec![protocol.alpn().to_vec()];
-        tls.resumption = rustls::client::Resumption::disabled();
+        let tls = tls::caller(svid, verifier, protocol);
+        let tls = tls.map_err(|source| DialError::Tls { source })?;
         let crypto =
             QuicClientConfig::try_from(tls).expect("the provider has a QUIC initial cipher suite");
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
@@ -519,37 +516,13 @@ fn server_config(
     identities: &Arc<Identities>,
     streams: u32,
 ) -> Result<quinn::ServerConfig, BindError> {
-    let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(provider()))
-        .with_protocol_versions(TLS_13)
-        .map_err(|source| BindError::Tls { source })?
-        .with_client_cert_verifier(Arc::new(CallerVerifier {
-            identities: Arc::clone(identities),
-            is_mandatory: true,
-        }))
-        .with_cert_resolver(Arc::new(ServerSvids(Arc::clone(identities))));
-    tls.alpn_protocols = Spoken::ALL
-        .iter()
-        .map(|protocol| protocol.alpn().to_vec())
-        .collect();
-    // No tickets, no store: a resumed session would skip the verifier, and with it expiry and revocation.
-    tls.send_tls13_tickets = 0;
-    tls.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-    tls.max_early_data_size = 0;
+    let tls = tls::callee(identities).map_err(|source| BindError::Tls { source })?;
     let crypto =
         QuicServerConfig::try_from(tls).expect("the provider has a QUIC initial cipher suite");
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     config.transport_config(Arc::new(tuning::accepted(streams)));
     config.max_incoming(HALF_OPEN_MAX);
     Ok(config)
-}
-
-/// ring with AES-128-GCM first: the cheapest AEAD per byte where it was measured (docs/performance.md).
-pub(crate) fn provider() -> rustls::crypto::CryptoProvider {
-    let mut provider = default_provider();
-    provider
-        .cipher_suites
-        .sort_by_key(|suite| suite.suite() != rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
-    provider
 }
 
 /// With one key for resets and one for connection IDs, both the same after a restart: quinn resets only connections whose ID
@@ -584,8 +557,6 @@ pub(crate) fn udp_socket(addr: SocketAddr) -> std::io::Result<UdpSocket> {
 pub(crate) fn now() -> SystemTime {
     SystemTime::now()
 }
-
-pub(crate) const TLS_13: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
 /// Handshakes under way at once. One costs about 2 ms of CPU, so this is half a second of work for one core; above half
 /// of it a newcomer must first prove its address.

@@ -12,6 +12,7 @@ mod heard;
 pub mod identities;
 pub mod identity;
 pub mod join;
+pub mod line;
 pub mod links;
 pub mod local;
 pub mod messages;
@@ -28,13 +29,14 @@ pub use credential::Credential;
 pub use endpoint::{BindError, Callee, DialError, Endpoint, Options};
 pub use identities::{Identities, IdentitySet, RefusedByPeer, WhyRefused};
 pub use identity::{IdentityError, IdentityKind, SpiffeId, TrustDomain};
+pub use line::{HostHash, Line, LineFull, LineName, LineNameError, Signers};
 pub use local::{LocalRefusal, LocalSession};
 pub use messages::{Courier, MessageError, Parcel};
 pub use path::Path;
 pub use pool::Pool;
 pub use revocation::{KeyHash, KeyHashError, Revocations, Revoked, issuer_name};
 pub use session::{Protocol, Session};
-pub use svid::{Leaf, Refusal, Svid, SvidError, TrustBundle};
+pub use svid::{LINE_AHEAD_MAX, Leaf, Refusal, Svid, SvidError, TrustBundle};
 
 #[cfg(test)]
 mod testing;

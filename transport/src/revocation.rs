@@ -2,7 +2,7 @@
 //!
 //! Judged wherever a chain is judged: handshakes both ways, live connections whenever the set changes, and the records of
 //! gossip. Certificates are told apart by what they say and by public key, never by their own hash: an ECDSA signature can
-//! be written in two ways, so one certificate has several hashes.
+//! be written in two ways, so one certificate has several hashes. What was renewed is judged by its [line](crate::line).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,6 +14,7 @@ use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::identity::SpiffeId;
+use crate::line::{HostHash, LineName};
 use crate::svid::{Leaf, Refusal, common_name, system_time};
 
 /// SHA-256 of a public key as it stands in certificates (DER `SubjectPublicKeyInfo`). Written `sha256:` and 64 hex
@@ -30,10 +31,12 @@ pub struct KeyHashError;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Revocations {
     certificates: BTreeMap<Revoked, SystemTime>,
+    issuers: BTreeMap<HostHash, SystemTime>,
     keys: BTreeSet<KeyHash>,
+    lines: BTreeSet<LineName>,
 }
 
-/// Which certificates. All of them but those that were issued later, after the host was set up anew.
+/// Which certificates: those whose line began before a moment. What begins later is of a host that was set up anew.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Revoked {
     /// Those of an identity, on all hosts.
@@ -42,7 +45,7 @@ pub enum Revoked {
     Host(String),
     /// Those of an identity that were issued to one host.
     IdentityOn(SpiffeId, String),
-    /// Those that the issuer on a host vouches for.
+    /// Those of whose line the issuer on a host signed a leaf, with an intermediate that became valid before the moment.
     Issuer(String),
 }
 
@@ -106,32 +109,68 @@ impl Revocations {
         self.keys.insert(key);
     }
 
-    /// Revokes certificates that became valid before `issued_before`. Of two times the later one counts.
+    /// Revokes every certificate of a line.
+    pub fn add_line(&mut self, line: LineName) {
+        self.lines.insert(line);
+    }
+
+    /// Revokes what began before `issued_before`. Of two times the later one counts.
     pub fn add(&mut self, what: Revoked, issued_before: SystemTime) {
-        let until = self.certificates.entry(what).or_insert(issued_before);
+        let until = match what {
+            Revoked::Issuer(host) => self
+                .issuers
+                .entry(HostHash::of(&host))
+                .or_insert(issued_before),
+            what => self.certificates.entry(what).or_insert(issued_before),
+        };
         *until = (*until).max(issued_before);
     }
 
     /// Whether nothing is revoked.
     pub fn is_empty(&self) -> bool {
-        self.certificates.is_empty() && self.keys.is_empty()
+        *self == Self::default()
     }
 
-    /// Whether this very leaf is revoked, whoever vouches for it.
-    pub fn has_leaf(&self, leaf: &Leaf) -> bool {
+    /// Refuses a leaf that is revoked by its key, its line or its names, and one of whose line a revoked issuer signed a leaf.
+    pub fn check_leaf(&self, leaf: &Leaf) -> Result<(), Refusal> {
+        if self.has_leaf(leaf) {
+            return Err(Refusal::Revoked);
+        }
+        let mut signers = leaf.signers.iter();
+        if signers.any(|(host, not_before)| self.has_signer(host, not_before)) {
+            return Err(Refusal::RevokedIssuer);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn has_leaf(&self, leaf: &Leaf) -> bool {
         let id = || leaf.id.clone();
         let here = |host: &String| {
-            self.has(Revoked::Host(host.clone()), leaf.not_before)
-                || self.has(Revoked::IdentityOn(id(), host.clone()), leaf.not_before)
+            self.has(Revoked::Host(host.clone()), leaf.begins)
+                || self.has(Revoked::IdentityOn(id(), host.clone()), leaf.begins)
         };
         self.has_key(&leaf.key_hash)
-            || self.has(Revoked::Identity(id()), leaf.not_before)
+            || leaf
+                .line
+                .as_ref()
+                .is_some_and(|line| self.has_line(&line.name))
+            || self.has(Revoked::Identity(id()), leaf.begins)
             || leaf.host.as_ref().is_some_and(here)
     }
 
     /// Whether the key is revoked.
     pub fn has_key(&self, key: &KeyHash) -> bool {
         self.keys.contains(key)
+    }
+
+    /// Whether the line is revoked.
+    pub fn has_line(&self, line: &LineName) -> bool {
+        self.lines.contains(line)
+    }
+
+    /// The keys that are revoked.
+    pub fn keys(&self) -> impl Iterator<Item = &KeyHash> {
+        self.keys.iter()
     }
 
     /// From when on certificates of `id` on `host` are good, if earlier ones are revoked.
@@ -148,18 +187,22 @@ impl Revocations {
             .max()
     }
 
-    fn has(&self, what: Revoked, not_before: SystemTime) -> bool {
+    fn has(&self, what: Revoked, begins: SystemTime) -> bool {
         let until = self.certificates.get(&what);
+        until.is_some_and(|before| begins < *before)
+    }
+
+    fn has_signer(&self, host: HostHash, not_before: SystemTime) -> bool {
+        let until = self.issuers.get(&host);
         until.is_some_and(|before| not_before < *before)
     }
 
     /// Whether nobody may vouch with this intermediate, a certificate in DER.
-    pub(crate) fn has_issuer(&self, der: &[u8]) -> Result<bool, Refusal> {
+    pub(crate) fn has_intermediate(&self, der: &[u8]) -> Result<bool, Refusal> {
         let (_, cert) = X509Certificate::from_der(der).map_err(|_detail| Refusal::BadEncoding)?;
-        let host = common_name(&cert).and_then(|name| issuer_host(&name).map(str::to_owned));
-        let not_before = system_time(cert.validity().not_before.timestamp());
+        let signer = signer(&cert);
         Ok(self.has_key(&KeyHash::of(cert.public_key().raw))
-            || host.is_some_and(|host| self.has(Revoked::Issuer(host), not_before)))
+            || signer.is_some_and(|(host, not_before)| self.has_signer(host, not_before)))
     }
 
     /// Refuses a revoked leaf, and one that shows a revoked intermediate. An intermediate that is not shown cannot vouch.
@@ -171,16 +214,21 @@ impl Revocations {
         if self.is_empty() {
             return Ok(());
         }
-        if self.has_leaf(leaf) {
-            return Err(Refusal::Revoked);
-        }
+        self.check_leaf(leaf)?;
         for cert in intermediates {
-            if self.has_issuer(cert)? {
+            if self.has_intermediate(cert)? {
                 return Err(Refusal::RevokedIssuer);
             }
         }
         Ok(())
     }
+}
+
+/// The host of an intermediate of ours, and the start of its validity. None for an intermediate of another CA.
+pub(crate) fn signer(cert: &X509Certificate<'_>) -> Option<(HostHash, SystemTime)> {
+    let name = common_name(cert)?;
+    let not_before = system_time(cert.validity().not_before.timestamp());
+    Some((HostHash::of(issuer_host(&name)?), not_before))
 }
 
 /// The common name of the intermediate of the issuer on `host`. The mark tells it from its successors.

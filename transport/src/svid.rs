@@ -18,6 +18,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::chain::{self, Root};
 use crate::identity::{SpiffeId, TrustDomain};
+use crate::line::{Line, Signers};
 use crate::revocation::{KeyHash, Revocations};
 
 /// A certificate chain with its private key: what this agent shows to prove one identity. Cheap to clone.
@@ -37,8 +38,10 @@ impl Svid {
                 what: "certificate",
                 source,
             })?;
-        let first = chain.first().ok_or(SvidError::Empty)?;
-        let leaf = Leaf::parse(first).map_err(SvidError::Leaf)?;
+        if chain.is_empty() {
+            return Err(SvidError::Empty);
+        }
+        let leaf = Leaf::of_chain(&chain).map_err(SvidError::Leaf)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|source| SvidError::Pem {
             what: "private key",
             source,
@@ -109,10 +112,33 @@ pub struct Leaf {
     pub public_key: Vec<u8>,
     /// By which it can be revoked.
     pub key_hash: KeyHash,
+    /// The line that it belongs to, if it names one.
+    pub line: Option<Line>,
+    /// By which a revocation of its host or identity judges: the beginning of the line. A leaf without a line began at the
+    /// epoch if an issuer of ours signed it, and otherwise when it became valid.
+    pub begins: SystemTime,
+    /// The issuers of ours that signed leaves of its line, those of the chain that it was read from included.
+    pub signers: Signers,
 }
 
 impl Leaf {
-    /// Checks the form of a leaf: X.509-SVID specification §3 to §4.4 and SPIFFE ID §2. Not its signature or dates.
+    /// Reads the leaf of a chain, the first of it. Checks its form, and that the intermediates can be read; neither signatures
+    /// nor dates.
+    pub fn of_chain(chain: &[CertificateDer<'_>]) -> Result<Self, Refusal> {
+        let (first, intermediates) = chain.split_first().ok_or(Refusal::NoCertificate)?;
+        let mut leaf = Self::parse(first)?;
+        let mut is_ours = false;
+        for der in intermediates {
+            is_ours |= leaf.signers.add_intermediate(der)?;
+        }
+        if is_ours && leaf.line.is_none() {
+            leaf.begins = UNIX_EPOCH;
+        }
+        Ok(leaf)
+    }
+
+    /// Checks the form of a leaf: X.509-SVID specification §3 to §4.4 and SPIFFE ID §2. Not its signature or dates. A line that
+    /// begins later than the leaf, give or take what clocks are apart, is refused: it would outrun revocations.
     pub fn parse(der: &[u8]) -> Result<Self, Refusal> {
         let (rest, cert) =
             X509Certificate::from_der(der).map_err(|_detail| Refusal::BadEncoding)?;
@@ -121,7 +147,12 @@ impl Leaf {
         }
         check_usage(&cert)?;
         let id = SpiffeId::parse(single_uri(&cert)?).map_err(|_detail| Refusal::NotSpiffe)?;
-        let validity = cert.validity();
+        let not_before = system_time(cert.validity().not_before.timestamp());
+        let line = Line::of(&cert)?;
+        let begins = line.as_ref().map_or(not_before, |line| line.begins);
+        if begins > not_before + LINE_AHEAD_MAX {
+            return Err(Refusal::LineAhead);
+        }
         let host = id
             .node_name()
             .map(str::to_owned)
@@ -129,11 +160,16 @@ impl Leaf {
         Ok(Self {
             id,
             host,
-            not_before: system_time(validity.not_before.timestamp()),
-            not_after: system_time(validity.not_after.timestamp()),
+            not_before,
+            not_after: system_time(cert.validity().not_after.timestamp()),
             serial: cert.raw_serial().to_vec(),
             public_key: cert.public_key().subject_public_key.data.to_vec(),
             key_hash: KeyHash::of(cert.public_key().raw),
+            signers: line
+                .as_ref()
+                .map_or_else(Signers::default, |line| line.signers.clone()),
+            line,
+            begins,
         })
     }
 
@@ -255,11 +291,11 @@ impl TrustBundle {
         chain: &[CertificateDer<'_>],
         now: SystemTime,
     ) -> Result<(Leaf, SystemTime), Refusal> {
-        let (first, intermediates) = chain.split_first().ok_or(Refusal::NoCertificate)?;
+        let (_, intermediates) = chain.split_first().ok_or(Refusal::NoCertificate)?;
         if chain.len() > CHAIN_CERTS_MAX || chain.iter().any(|cert| cert.len() > CERT_BYTES_MAX) {
             return Err(Refusal::ChainTooLong);
         }
-        let leaf = Leaf::parse(first)?;
+        let leaf = Leaf::of_chain(chain)?;
         if leaf.id.trust_domain() != &self.trust_domain {
             return Err(Refusal::OtherTrustDomain);
         }
@@ -340,6 +376,9 @@ pub enum Refusal {
     /// Key usage or extended key usage of the leaf or of an intermediate does not fit.
     #[error("the key usage of the leaf or of an intermediate does not fit")]
     KeyUsage,
+    /// A line that begins after its leaf.
+    #[error("the line of the certificate begins after the certificate")]
+    LineAhead,
     /// Another mesh's identity.
     #[error("the identity belongs to another trust domain")]
     OtherTrustDomain,
@@ -384,6 +423,7 @@ impl Refusal {
             Self::NotSpiffe => "not_spiffe",
             Self::CaAsLeaf => "ca_as_leaf",
             Self::KeyUsage => "key_usage",
+            Self::LineAhead => "line_ahead",
             Self::OtherTrustDomain => "other_trust_domain",
             Self::UnknownIssuer => "unknown_issuer",
             Self::Expired => "expired",
@@ -499,5 +539,8 @@ pub(crate) fn system_time(unix_s: i64) -> SystemTime {
 /// Leaf, intermediate and two to spare; every further one costs a signature check before anyone is known.
 const CHAIN_CERTS_MAX: usize = 4;
 
-/// Ours are under 1 KiB.
+/// How much later than its leaf's validity a line may begin. Issuers date leaves back by as much.
+pub const LINE_AHEAD_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// Ours are under 1.5 KiB.
 pub(crate) const CERT_BYTES_MAX: usize = 8 * 1024;

@@ -1,6 +1,7 @@
 //! Who may connect, over real sockets on loopback.
 
 mod chains;
+mod lines;
 mod local;
 mod revoked;
 

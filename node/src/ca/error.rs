@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::string::FromUtf8Error;
 use std::time::Duration;
 
-use starling_transport::{IdentityError, Refusal, SpiffeId, SvidError};
+use starling_transport::{IdentityError, LINE_AHEAD_MAX, LineFull, Refusal, SpiffeId, SvidError};
 
 use super::RequestError;
 use crate::state::StateError;
@@ -55,6 +55,13 @@ pub enum CaError {
     Rank { path: PathBuf },
     #[error("cannot make the operator's grant")]
     Grant(#[source] starling_gossip::documents::GrantError),
+    #[error("no issuer can renew it any more")]
+    LineFull(#[from] LineFull),
+    #[error(
+        "certificates may begin to count at most {} from now",
+        humantime::format_duration(LINE_AHEAD_MAX)
+    )]
+    LineAhead,
     #[error("no random bytes from the kernel")]
     Random(#[source] std::io::Error),
     #[error(transparent)]
@@ -84,6 +91,10 @@ impl CaError {
                 "see `openssl x509 -text` of ca/intermediate.pem and trust.pem: do they belong together, has one ended?"
                     .to_owned()
             }
+            Self::LineFull(_) => {
+                "invite the host anew: `starling invite` on an issuer, and `starling join` there".to_owned()
+            }
+            Self::LineAhead => "give --after a moment that is not so far ahead, or wait; is a clock wrong?".to_owned(),
             Self::State(error) => return error.hint(),
             _ => return None,
         })

@@ -3,16 +3,16 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType, SerialNumber,
 };
 use starling_gossip::NodeName;
-use starling_transport::{SpiffeId, TrustDomain};
+use starling_transport::{Line, SpiffeId, TrustDomain};
 use time::OffsetDateTime;
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::parse_x509_pem;
 
-use super::{CaError, Terms};
+use super::CaError;
 use crate::random;
 
 /// A root: signs intermediates only.
@@ -41,14 +41,17 @@ pub(super) fn intermediate(
 /// An SVID. The name that counts stands in the SANs. The subject of a service's says for which host it was made.
 pub(super) fn leaf(
     id: &SpiffeId,
-    terms: &Terms<'_>,
+    host: Option<&str>,
+    line: &Line,
     now: SystemTime,
     not_after: SystemTime,
 ) -> Result<CertificateParams, CaError> {
-    let mut params = common(now, not_after)?;
-    let not_before = terms.not_before.map(OffsetDateTime::from);
-    params.not_before = not_before.map_or(params.not_before, |time| time.max(params.not_before));
-    if let (Some(_), Some(host)) = (id.service_name(), terms.host) {
+    // A line that begins ahead of this clock, by the clock of an operator, takes the leaf with it.
+    let mut params = common(now.max(line.begins), not_after)?;
+    let mut extension = CustomExtension::from_oid_content(Line::OID, line.to_extension()?);
+    extension.set_criticality(false);
+    params.custom_extensions = vec![extension];
+    if let (Some(_), Some(host)) = (id.service_name(), host) {
         params.distinguished_name.push(DnType::CommonName, host);
     }
     params.subject_alt_names = vec![

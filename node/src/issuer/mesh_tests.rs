@@ -194,7 +194,7 @@ async fn an_identity_is_renewed_for_whoever_proves_it_and_for_nobody_else() {
         id("spiffe://test.example/svc/web"),
     );
     let ask = async |caller: &SpiffeId, wanted: &SpiffeId| {
-        let asking = crate::ca::Asking::new(wanted).unwrap();
+        let asking = ca::Asking::new(wanted).unwrap();
         let renewal = Renewal {
             request: STANDARD.encode(&asking.request),
         };
@@ -277,7 +277,7 @@ async fn a_node_that_is_no_issuer_spends_no_invitation_by_passing_on() {
     let token = mesh.invite("n9");
     let requests = ["node/n9", "svc/orders"].map(|name| {
         let id = SpiffeId::parse(&format!("spiffe://test.example/{name}")).unwrap();
-        STANDARD.encode(crate::ca::Asking::new(&id).unwrap().request)
+        STANDARD.encode(ca::Asking::new(&id).unwrap().request)
     });
     let wish = Wish {
         invite: token.id.to_string(),

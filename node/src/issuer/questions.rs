@@ -8,12 +8,12 @@ use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use starling_gossip::NodeName;
-use starling_transport::Leaf;
+use starling_transport::{Leaf, Line};
 
 use super::Role;
 use super::pass::{Passed, Spent, here, read};
 use super::signed::{self, Proof, Redeemed};
-use crate::ca::{CaError, Terms};
+use crate::ca::{self, CaError, Terms};
 use crate::control::Refused;
 use crate::host::Host;
 use crate::token::InviteId;
@@ -38,24 +38,28 @@ pub struct Renewed {
 pub async fn renew(host: Arc<Host>, peer: Leaf, renewal: Renewal) -> Result<Renewed, Refused> {
     let role = role(&host)?;
     let revocations = host.identities.current().trust.revocations().clone();
-    if revocations.has_leaf(&peer) {
-        return Err(Refused::new(
-            StatusCode::FORBIDDEN,
-            "revoked",
-            "the certificate is revoked",
-        ));
+    if let Err(refusal) = revocations.check_leaf(&peer) {
+        let why = refusal.to_string();
+        return Err(Refused::new(StatusCode::FORBIDDEN, "revoked", why));
     }
     let request = STANDARD.decode(&renewal.request);
     let request = request.map_err(|error| Refused::bad_question(error.to_string()))?;
     let lifetime = host.config.load().issuer.lifetime;
-    let terms = Terms {
-        host: peer.host.as_deref(),
-        lifetime,
-        not_before: revocations.good_from(&peer.id, peer.host.as_deref()),
-    };
-    let signed = role.authority().sign(&peer.id, &request, &terms);
+    let signed = ca::line_name().and_then(|name| {
+        let terms = Terms {
+            host: peer.host.as_deref(),
+            lifetime,
+            line: Line::renewed(&peer, name),
+        };
+        role.authority().sign(&peer.id, &request, &terms)
+    });
     let leaf = signed.map_err(|error| match error {
         CaError::Request(error) => Refused::bad_question(error.to_string()),
+        CaError::LineFull(error) => Refused::new(
+            StatusCode::CONFLICT,
+            "line_full",
+            format!("{error}; invite the host anew"),
+        ),
         error => {
             let error: &(dyn std::error::Error + 'static) = &error;
             tracing::error!(error, "cannot renew a certificate");

@@ -302,11 +302,8 @@ fn an_issuer_that_cannot_issue_spends_nothing() {
     let good = std::mem::replace(&mut mesh.role, {
         let other = Mesh::new();
         // The certificate of one CA with the key of another, as half a copy leaves it.
-        let key = other
-            .state
-            .read_secret(crate::ca::INTERMEDIATE_KEY)
-            .unwrap();
-        mesh.state.write(crate::ca::INTERMEDIATE_KEY, &key).unwrap();
+        let key = other.state.read_secret(ca::INTERMEDIATE_KEY).unwrap();
+        mesh.state.write(ca::INTERMEDIATE_KEY, &key).unwrap();
         Role::load(&mesh.state).unwrap()
     });
     assert_eq!(mesh.ask(&joiner, 10, false), Outcome::Internal);

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use starling_transport::{IdentitySet, SpiffeId, Svid};
+use starling_transport::{IdentitySet, Line, SpiffeId, Svid};
 
 use super::{all, due, write};
-use crate::ca::{Authority, CaError, INTERMEDIATE_KEY};
+use crate::ca::{self, Authority, CaError, INTERMEDIATE_KEY, Terms};
 use crate::state::StateDir;
 
 /// This node's certificate is over, and this node cannot make another. An agent would be refused by everybody.
@@ -74,7 +74,12 @@ pub fn at_start(
 fn sign(due: &[&Svid], state: &StateDir, lifetime: Duration) -> Result<(), CaError> {
     let authority = Authority::load(state)?;
     for svid in due {
-        let issued = authority.issue_for(svid.id(), svid.leaf().host.as_deref(), lifetime)?;
+        let terms = Terms {
+            host: svid.leaf().host.as_deref(),
+            lifetime,
+            line: Line::renewed(svid.leaf(), ca::line_name()?),
+        };
+        let issued = authority.issue_on(svid.id(), &terms)?;
         write(state, svid.id(), &issued.chain_pem, &issued.key_pem)?;
         tracing::info!(identity = %svid.id(), "certificate renewed at the start");
     }

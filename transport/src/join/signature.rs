@@ -56,7 +56,7 @@ impl IssuerSignature {
         }
         judged?;
         check_dates(&cert, now)?;
-        if trust.revocations().has_issuer(&self.intermediate)? {
+        if trust.revocations().has_intermediate(&self.intermediate)? {
             return Err(Refusal::RevokedIssuer);
         }
         verify_with(&self.intermediate, message, &self.signature)
