@@ -12,8 +12,7 @@ use rcgen::{Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, SigningKey};
 use starling_gossip::{NodeName, ServiceName};
 use starling_transport::join::IssuerSignature;
 use starling_transport::{
-    LINE_AHEAD_MAX, Line, LineName, Refusal, Revocations, Signers, SpiffeId, Svid, TrustBundle,
-    TrustDomain,
+    Line, LineName, Refusal, Revocations, Signers, SpiffeId, Svid, TrustBundle, TrustDomain,
 };
 
 use crate::random;
@@ -308,7 +307,7 @@ impl Authority {
         self.write_bundle_from(out, node, services, lifetime, SystemTime::now())
     }
 
-    /// The same with lines that begin at `begins`, at most [`LINE_AHEAD_MAX`] from now.
+    /// The same with lines that begin at `begins`, at most [`BACKDATED`] from now.
     pub fn write_bundle_from(
         &self,
         out: &StateDir,
@@ -317,7 +316,7 @@ impl Authority {
         lifetime: Duration,
         begins: SystemTime,
     ) -> Result<(), CaError> {
-        if begins > SystemTime::now() + LINE_AHEAD_MAX {
+        if begins > SystemTime::now() + BACKDATED {
             return Err(CaError::LineAhead);
         }
         let node = SpiffeId::node(&self.trust_domain, node.as_str()).map_err(CaError::Name)?;

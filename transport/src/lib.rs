@@ -36,7 +36,7 @@ pub use path::Path;
 pub use pool::Pool;
 pub use revocation::{KeyHash, KeyHashError, Revocations, Revoked, issuer_name};
 pub use session::{Protocol, Session};
-pub use svid::{LINE_AHEAD_MAX, Leaf, Refusal, Svid, SvidError, TrustBundle};
+pub use svid::{DATED_BACK, Leaf, Refusal, Svid, SvidError, TrustBundle};
 
 #[cfg(test)]
 mod testing;

@@ -15,7 +15,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::identity::SpiffeId;
 use crate::line::{HostHash, LineName};
-use crate::svid::{Leaf, Refusal, common_name, system_time};
+use crate::svid::{DATED_BACK, Leaf, Refusal, common_name, system_time};
 
 /// SHA-256 of a public key as it stands in certificates (DER `SubjectPublicKeyInfo`). Written `sha256:` and 64 hex
 /// digits, as `openssl pkey -pubin -outform der | sha256sum` gives them.
@@ -192,9 +192,11 @@ impl Revocations {
         until.is_some_and(|before| begins < *before)
     }
 
+    /// Intermediates are dated back like leaves; what counts is when one was made, or one that replaces a revoked one would
+    /// count as revoked for some minutes.
     fn has_signer(&self, host: HostHash, not_before: SystemTime) -> bool {
         let until = self.issuers.get(&host);
-        until.is_some_and(|before| not_before < *before)
+        until.is_some_and(|before| not_before + DATED_BACK < *before)
     }
 
     /// Whether nobody may vouch with this intermediate, a certificate in DER.

@@ -150,7 +150,7 @@ impl Leaf {
         let not_before = system_time(cert.validity().not_before.timestamp());
         let line = Line::of(&cert)?;
         let begins = line.as_ref().map_or(not_before, |line| line.begins);
-        if begins > not_before + LINE_AHEAD_MAX {
+        if begins > not_before + DATED_BACK {
             return Err(Refusal::LineAhead);
         }
         let host = id
@@ -539,8 +539,9 @@ pub(crate) fn system_time(unix_s: i64) -> SystemTime {
 /// Leaf, intermediate and two to spare; every further one costs a signature check before anyone is known.
 const CHAIN_CERTS_MAX: usize = 4;
 
-/// How much later than its leaf's validity a line may begin. Issuers date leaves back by as much.
-pub const LINE_AHEAD_MAX: Duration = Duration::from_secs(5 * 60);
+/// By how much issuers date certificates back, for hosts whose clocks are behind. A line begins at most so much later than the
+/// validity of its leaf.
+pub const DATED_BACK: Duration = Duration::from_secs(5 * 60);
 
 /// Ours are under 1.5 KiB.
 pub(crate) const CERT_BYTES_MAX: usize = 8 * 1024;

@@ -16,10 +16,12 @@ use crate::telemetry::Format;
 use crate::telemetry::edges::Window;
 
 mod invitations;
+mod lines;
 mod operators;
 mod policy;
 
 pub use invitations::{EndedInvitation, EndedInvitations, GoodFrom, Invited, RevokedName};
+pub use lines::{FoundLine, LineAnswer, LineHolder, LineQuestion};
 pub use operators::{Fill, Held, ListEntry, Operator};
 pub use policy::{LetThrough, NodePolicy, Policy, PolicyRule};
 

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::string::FromUtf8Error;
 use std::time::Duration;
 
-use starling_transport::{IdentityError, LINE_AHEAD_MAX, LineFull, Refusal, SpiffeId, SvidError};
+use starling_transport::{IdentityError, LineFull, Refusal, SpiffeId, SvidError};
 
-use super::RequestError;
+use super::{BACKDATED, RequestError};
 use crate::state::StateError;
 
 /// Files written before the error stay; asking again replaces them.
@@ -59,7 +59,7 @@ pub enum CaError {
     LineFull(#[from] LineFull),
     #[error(
         "certificates may begin to count at most {} from now",
-        humantime::format_duration(LINE_AHEAD_MAX)
+        humantime::format_duration(BACKDATED)
     )]
     LineAhead,
     #[error("no random bytes from the kernel")]

@@ -126,4 +126,4 @@ const ROOT_LIFETIME: Duration = Duration::from_secs(3652 * DAY.as_secs());
 const INTERMEDIATE_LIFETIME: Duration = Duration::from_secs(365 * DAY.as_secs());
 
 /// Hosts whose clocks are behind by less than this accept a new certificate at once.
-pub(crate) const BACKDATED: Duration = Duration::from_secs(5 * 60);
+pub(crate) const BACKDATED: Duration = starling_transport::DATED_BACK;

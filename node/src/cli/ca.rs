@@ -45,6 +45,9 @@ struct Issue {
     /// How long the certificates live
     #[arg(long, value_name = "TIME", default_value = LIFETIME, value_parser = humantime::parse_duration)]
     lifetime: Duration,
+    /// The `issued_before` of a revocation of this host, if it is ahead of the clock here, as in 2026-03-01T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_rfc3339_weak)]
+    after: Option<SystemTime>,
 }
 
 impl Ca {
@@ -62,7 +65,10 @@ impl Issue {
         let issuer = StateDir::open(&self.state)?;
         let authority = Authority::load(&issuer)?;
         let bundle = StateDir::create(&self.out)?;
-        authority.write_bundle(&bundle, &self.node, &self.services, self.lifetime)?;
+        let now = SystemTime::now();
+        let begins = self.after.map_or(now, |after| after.max(now));
+        let services = &self.services;
+        authority.write_bundle_from(&bundle, &self.node, services, self.lifetime, begins)?;
         let (dir, lifetime) = (
             bundle.path().display(),
             humantime::format_duration(self.lifetime),

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 use starling_gossip::NodeName;
-use starling_transport::{Revoked, SpiffeId};
+use starling_transport::{KeyHashError, LineNameError, Revoked, SpiffeId};
 use time::{Date, Month, PrimitiveDateTime, Time, UtcOffset};
 use toml::Spanned;
 use toml::de::DeTable;
@@ -43,38 +43,80 @@ pub fn parse(file: &Path, text: &str) -> Result<Vec<Entry>, Problems> {
 
 fn entry(table: &Spanned<raw::Revoked>, checker: &mut Checker<'_>) -> Option<Entry> {
     let (span, raw) = (table.span(), table.get_ref());
-    let not_after = raw.not_after.as_ref();
-    let not_after = not_after.map(|time| instant("not_after", time, checker));
     Some(Entry {
         what: what(&span, raw, checker)?,
-        not_after: match not_after {
-            Some(time) => Some(time?),
-            None => None,
-        },
         reason: raw.reason.as_ref().map(|reason| reason.get_ref().clone()),
     })
 }
 
 fn what(span: &Range<usize>, raw: &raw::Revoked, checker: &mut Checker<'_>) -> Option<What> {
     if let Some(key) = &raw.public_key {
-        let others = [&raw.identity, &raw.host, &raw.issuer];
-        if others.iter().any(|other| other.is_some()) || raw.issued_before.is_some() {
-            let what = "a key is revoked whoever holds it, and for good";
-            let hint = "leave `public_key` alone in its table";
-            checker.problem(span.clone(), what, hint);
-        }
-        let hash = key.get_ref().parse();
-        let hash = hash.map_err(|error| {
-            let what = format!("`public_key` cannot be read: {error}");
-            checker.problem(key.span(), what, "as `starling status --json` shows it");
+        return public_key(span, raw, key, checker);
+    }
+    if let Some(not_after) = &raw.not_after {
+        let what = "only a `public_key` has an end";
+        let hint = "remove `not_after`: a certificate can be renewed for ever, so its revocation does not end by date";
+        checker.problem(not_after.span(), what, hint);
+    }
+    if let Some(line) = &raw.line {
+        alone(
+            span,
+            raw,
+            [&raw.identity, &raw.host, &raw.issuer],
+            "line",
+            checker,
+        );
+        let name = line.get_ref().parse().map_err(|error: LineNameError| {
+            let what = format!("`line` cannot be read: {error}");
+            checker.problem(line.span(), what, "as `starling status --json` shows it");
         });
-        return Some(What::Key(hash.ok()?));
+        return Some(What::Line(name.ok()?));
     }
     let revoked = certificates(span, raw, checker);
     let hint = "until when what was issued is not trusted, as in 2026-03-01T12:00:00Z; what is issued later is good";
     let before = checker.required(raw.issued_before.as_ref(), span, "issued_before", hint);
     let before = instant("issued_before", before?, checker);
     Some(What::Certificates(revoked?, before?))
+}
+
+fn public_key(
+    span: &Range<usize>,
+    raw: &raw::Revoked,
+    key: &Spanned<String>,
+    checker: &mut Checker<'_>,
+) -> Option<What> {
+    let others = [&raw.identity, &raw.host, &raw.issuer, &raw.line];
+    alone(span, raw, others, "public_key", checker);
+    let not_after = match &raw.not_after {
+        Some(time) => Some(instant("not_after", time, checker)?),
+        None => None,
+    };
+    let hash = key.get_ref().parse().map_err(|error: KeyHashError| {
+        let what = format!("`public_key` cannot be read: {error}");
+        checker.problem(key.span(), what, "as `starling status --json` shows it");
+    });
+    Some(What::Key(hash.ok()?, not_after))
+}
+
+/// A key or a line is revoked in full, so nothing that narrows it may stand beside it.
+fn alone<const N: usize>(
+    span: &Range<usize>,
+    raw: &raw::Revoked,
+    others: [&Option<Spanned<String>>; N],
+    key: &str,
+    checker: &mut Checker<'_>,
+) {
+    if others.iter().any(|other| other.is_some()) || raw.issued_before.is_some() {
+        let what = format!(
+            "a {} is revoked on every host, and for good",
+            key.replace('_', " ")
+        );
+        checker.problem(
+            span.clone(),
+            what,
+            &format!("leave `{key}` alone in its table"),
+        );
+    }
 }
 
 fn certificates(
@@ -93,7 +135,7 @@ fn certificates(
         }
         _ => {
             let what = "it does not say what is revoked";
-            let hint = "one of `identity`, `host`, both of them, `issuer`, or `public_key`";
+            let hint = "one of `identity`, `host`, both of them, `issuer`, `line`, or `public_key`";
             checker.problem(span.clone(), what, hint);
             None
         }

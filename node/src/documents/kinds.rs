@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use starling_gossip::{DocumentKey, DocumentName, Revision, ServiceName};
 
 use crate::config;
 use crate::config::{Problem, Problems};
 use crate::host::Host;
+use crate::mesh::unix_s;
 use crate::policy::ServiceSet;
 use crate::revocation::{self, Entry};
 use crate::route::Route;
@@ -23,7 +25,16 @@ const PARSERS: &[(&str, Parse<()>)] = &[
         policy(name, file, body).map(drop)
     }),
     ("revocation", |name, file, body| {
-        revocation(name, file, body).map(drop)
+        let entries = revocation(name, file, body)?;
+        // It is signed after it was checked.
+        revocation::check_dates(&entries, unix_s(SystemTime::now())).map_err(|what| {
+            Problems::from(Problem {
+                file: file.into(),
+                line: None,
+                what,
+                hint: Some("use the time of now; what is issued later is good".to_owned()),
+            })
+        })
     }),
     ("route", |name, file, body| {
         route(name, file, body).map(drop)
@@ -34,21 +45,16 @@ const PARSERS: &[(&str, Parse<()>)] = &[
 pub fn consumers(host: &Arc<Host>) -> Vec<Box<dyn Consumer>> {
     let judge = host.policy.clone();
     let router = host.clone();
-    let revoking = host.clone();
+    let enforcer = revocation::Enforcer::new(host.clone());
     vec![
         // In force first: a caller that another document allows may be revoked.
-        Kind::new(
-            "revocation",
-            Fallback::KeepAndDeny,
-            revocation,
-            move |set| {
-                let texts = set.documents.iter().flat_map(|held| &held.texts);
-                let entries = texts.filter_map(|text| text.document.as_deref()).flatten();
-                revocation::enforce(&revoking, entries);
-                let stand_ins = set.missing.iter().map(stand_in);
-                revoking.policy.stand_in(stand_ins.collect());
-            },
-        ),
+        Kind::revocation(revocation, move |set| {
+            let texts = set.documents.iter().flat_map(|held| &held.texts);
+            let entries = texts.filter_map(|text| text.document.as_deref()).flatten();
+            let revocations = revocation::union(entries, SystemTime::now());
+            let stand_ins = set.missing.iter().map(stand_in);
+            enforcer.enforce(revocations, stand_ins.collect());
+        }),
         Kind::policy(policy, move |set| {
             judge.take_documents(policies(set));
         }),
@@ -216,12 +222,16 @@ pub struct Text<T> {
 /// What became of reading a revision.
 type Read<T> = Result<Arc<T>, String>;
 
+/// Whether a text that was signed at a time, in seconds since 1970, may say what it says; otherwise why not.
+type FitsDate<T> = fn(&T, u64) -> Result<(), String>;
+
 /// A [`Consumer`] made of a parser and of what takes what it read.
 pub struct Kind<T> {
     kind: &'static str,
     fallback: Fallback,
     parse: Parse<T>,
     covers: fn(&T) -> ServiceSet,
+    fits_date: FitsDate<T>,
     take: Box<dyn Fn(Set<InForce<T>>) + Send + Sync>,
     read: Mutex<BTreeMap<[u8; 32], Read<T>>>,
     taken: Mutex<Option<Set<Layers>>>,
@@ -238,6 +248,24 @@ impl Kind<crate::policy::Document> {
             Fallback::Deny,
             parse,
             crate::policy::Document::services_named,
+            |_, _| Ok(()),
+            take,
+        )
+    }
+}
+
+impl Kind<Vec<Entry>> {
+    /// The kind whose texts must not reach ahead of the moment when they were signed.
+    pub fn revocation(
+        parse: Parse<Vec<Entry>>,
+        take: impl Fn(Set<InForce<Vec<Entry>>>) + Send + Sync + 'static,
+    ) -> Box<dyn Consumer> {
+        Self::covering(
+            "revocation",
+            Fallback::KeepAndDeny,
+            parse,
+            |_| ServiceSet::All,
+            |entries, issued| revocation::check_dates(entries, issued),
             take,
         )
     }
@@ -252,7 +280,14 @@ impl<T: Send + Sync + 'static> Kind<T> {
         parse: Parse<T>,
         take: impl Fn(Set<InForce<T>>) + Send + Sync + 'static,
     ) -> Box<dyn Consumer> {
-        Self::covering(kind, fallback, parse, |_| ServiceSet::All, take)
+        Self::covering(
+            kind,
+            fallback,
+            parse,
+            |_| ServiceSet::All,
+            |_, _| Ok(()),
+            take,
+        )
     }
 
     fn covering(
@@ -260,6 +295,7 @@ impl<T: Send + Sync + 'static> Kind<T> {
         fallback: Fallback,
         parse: Parse<T>,
         covers: fn(&T) -> ServiceSet,
+        fits_date: FitsDate<T>,
         take: impl Fn(Set<InForce<T>>) + Send + Sync + 'static,
     ) -> Box<dyn Consumer> {
         Box::new(Self {
@@ -267,6 +303,7 @@ impl<T: Send + Sync + 'static> Kind<T> {
             fallback,
             parse,
             covers,
+            fits_date,
             take: Box::new(take),
             read: Mutex::default(),
             taken: Mutex::default(),
@@ -286,8 +323,9 @@ impl<T: Send + Sync + 'static> Kind<T> {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let parse = || {
             let file = format!("{}@{}", revision.key, revision.revision);
-            self.parse(&revision.key, &file, &revision.body)
-                .map(Arc::new)
+            let document = self.parse(&revision.key, &file, &revision.body)?;
+            (self.fits_date)(&document, revision.issued)?;
+            Ok(Arc::new(document))
         };
         read.entry(revision.hash).or_insert_with(parse).clone()
     }
@@ -303,7 +341,8 @@ impl<T: Send + Sync + 'static> Consumer for Kind<T> {
     }
 
     fn check(&self, key: &DocumentKey, body: &str) -> Result<(), String> {
-        self.parse(key, &key.to_string(), body).map(drop)
+        let document = self.parse(key, &key.to_string(), body)?;
+        (self.fits_date)(&document, unix_s(SystemTime::now()))
     }
 
     fn read(&self, revision: &Revision) -> Result<(), String> {

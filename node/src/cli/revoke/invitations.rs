@@ -10,10 +10,10 @@ use crate::cli::table::{Table, plain};
 use crate::cli::{block_on, client, out};
 use crate::mesh::unix_s;
 
-/// Ends the invitations of what was revoked at `now`, and lists them. The revocation is made already, so an issuer that cannot
+/// Ends the invitations of what was revoked, and lists them. The revocation is made already, so an issuer that cannot
 /// be asked is no failure.
-pub(super) fn end(target: &Target, sign: &Sign, now: SystemTime) -> anyhow::Result<()> {
-    let Some(name) = name(target, now) else {
+pub(super) fn end(target: &Target, sign: &Sign, issued_before: SystemTime) -> anyhow::Result<()> {
+    let Some(name) = name(target, issued_before) else {
         return Ok(());
     };
     let question = serde_json::to_vec(&name)?;
@@ -33,7 +33,7 @@ pub(super) fn end(target: &Target, sign: &Sign, now: SystemTime) -> anyhow::Resu
 }
 
 /// None for what no invitation names.
-fn name(target: &Target, now: SystemTime) -> Option<RevokedName> {
+fn name(target: &Target, issued_before: SystemTime) -> Option<RevokedName> {
     let (host, service) = match target {
         Target::Node(node) => (Some(node.to_string()), None),
         Target::Service(service) => (None, Some(service.to_string())),
@@ -43,7 +43,7 @@ fn name(target: &Target, now: SystemTime) -> Option<RevokedName> {
     Some(RevokedName {
         host,
         service,
-        issued_before: unix_s(now),
+        issued_before: unix_s(issued_before),
     })
 }
 

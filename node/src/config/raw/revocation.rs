@@ -19,6 +19,7 @@ pub(in crate::config) struct Revoked {
     pub(in crate::config) identity: Text,
     pub(in crate::config) host: Text,
     pub(in crate::config) issuer: Text,
+    pub(in crate::config) line: Text,
     pub(in crate::config) public_key: Text,
     pub(in crate::config) issued_before: Time,
     pub(in crate::config) not_after: Time,

@@ -19,7 +19,6 @@ fn each_form_is_read() {
 [[revoked]]
 host = "n3"
 issued_before = 2026-03-01T12:00:00Z
-not_after = 2026-03-01T14:00:00+01:00
 reason = "stolen"
 
 [[revoked]]
@@ -36,7 +35,14 @@ issuer = "n1"
 issued_before = 2026-03-01T12:00:00Z
 
 [[revoked]]
+line = "000102030405060708090a0b0c0d0e0f"
+
+[[revoked]]
 public_key = "{key}"
+
+[[revoked]]
+public_key = "{key}"
+not_after = 2026-03-01T14:00:00+01:00
 "#
     );
     let entries = read(&text).unwrap();
@@ -48,15 +54,16 @@ public_key = "{key}"
             What::Certificates(Revoked::Identity(orders.clone()), noon),
             What::Certificates(Revoked::IdentityOn(orders, "n3".into()), noon),
             What::Certificates(Revoked::Issuer("n1".into()), noon),
-            What::Key(key.parse().unwrap()),
+            What::Line("000102030405060708090a0b0c0d0e0f".parse().unwrap()),
+            What::Key(key.parse().unwrap(), None),
+            What::Key(
+                key.parse().unwrap(),
+                Some(noon + Duration::from_secs(60 * 60))
+            ),
         ]
     );
-    assert_eq!(
-        entries[0].not_after,
-        Some(noon + Duration::from_secs(60 * 60))
-    );
     assert_eq!(entries[0].reason.as_deref(), Some("stolen"));
-    assert_eq!(entries[1].not_after, None);
+    assert_eq!(entries[1].reason, None);
 }
 
 #[test]
@@ -90,6 +97,18 @@ fn what_says_nothing_or_too_much_is_refused_with_its_line() {
         (
             "[[revoked]]\npublic_key = \"abc\"",
             "lost.toml:2: `public_key` cannot be read",
+        ),
+        (
+            "[[revoked]]\nline = \"abc\"",
+            "lost.toml:2: `line` cannot be read",
+        ),
+        (
+            "[[revoked]]\nline = \"000102030405060708090a0b0c0d0e0f\"\nhost = \"n3\"",
+            "lost.toml:1: a line is revoked on every host",
+        ),
+        (
+            "[[revoked]]\nhost = \"n3\"\nissued_before = 2026-03-01T12:00:00Z\nnot_after = 2027-03-01T12:00:00Z",
+            "lost.toml:4: only a `public_key` has an end",
         ),
         (
             "[[revoked]]\nhots = \"n3\"\nissued_before = 2026-03-01T12:00:00Z",
