@@ -4,6 +4,7 @@ mod check;
 mod churn;
 mod discovery;
 mod enrolment;
+mod lines;
 mod partition;
 mod quickstart;
 mod secrecy;
