@@ -8,7 +8,9 @@ pub(crate) mod check;
 pub(crate) mod explain;
 mod follow;
 mod invitations;
+mod issuers;
 mod issuing;
+mod lines;
 mod listeners;
 pub(crate) mod policies;
 pub(crate) mod readers;
@@ -39,7 +41,7 @@ use crate::health::Checks;
 use crate::host::{Host, Parts};
 use crate::inbound;
 use crate::memory;
-use crate::mesh::{BundleVerifier, QuicCarrier};
+use crate::mesh::{BundleVerifier, KnownLines, QuicCarrier};
 use crate::notify::Notifier;
 use crate::plaintext;
 use crate::renewal::{self, Renewer};
@@ -146,10 +148,11 @@ impl Agent {
         let announcer = Announcer::new(identities.clone(), advertise);
         let node_id = identities.current().node.id().clone();
         let courier = Courier::new(endpoint.clone(), node_id.clone());
+        let lines = Arc::<KnownLines>::default();
         let membership = Membership::start(
             settings(&config, &state, &identities)?,
             Arc::new(QuicCarrier(courier.clone())),
-            Arc::new(BundleVerifier(identities.clone())),
+            Arc::new(BundleVerifier::noting(identities.clone(), lines.clone())),
             announcer.local(&config),
         )
         .context("cannot join the mesh")?;
@@ -165,6 +168,7 @@ impl Agent {
             identities: identities.clone(),
             config,
             membership,
+            lines,
             pool,
             control: Control::new(control::handlers()),
             scrape: Scrape::new(recorder),

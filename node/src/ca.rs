@@ -5,10 +5,10 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use rcgen::{Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, SigningKey};
+use rcgen::{Certificate, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, SigningKey};
 use starling_gossip::{NodeName, ServiceName};
 use starling_transport::join::IssuerSignature;
 use starling_transport::{
@@ -18,11 +18,13 @@ use starling_transport::{
 use crate::random;
 use crate::state::{NODE_CHAIN, NODE_KEY, StateDir, TRUST, service_files};
 
+mod book;
 mod error;
 mod operator;
 mod request;
 mod template;
 
+pub use book::{Book, Signed};
 pub use error::CaError;
 pub use operator::RootKey;
 #[doc(hidden)]
@@ -39,6 +41,9 @@ pub struct Authority {
     intermediate_der: Vec<u8>,
     not_after: SystemTime,
     issuer: Issuer<'static, KeyPair>,
+    book: Book,
+    /// Why the last certificate is not in the book.
+    unbooked: Mutex<Option<String>>,
 }
 
 /// A new identity: chain (leaf first) and PKCS#8 key, both PEM.
@@ -152,7 +157,7 @@ impl Authority {
         out.write(TRUST, &trust_pem)?;
         let authority = Self::load(out)?;
         let probe = SpiffeId::node(&trust_domain, node.as_str()).map_err(CaError::Name)?;
-        authority.issue(&probe, LIFETIME)?;
+        authority.probe(&probe)?;
         Ok(authority)
     }
 
@@ -196,7 +201,20 @@ impl Authority {
             intermediate_pem,
             not_after,
             issuer,
+            book: Book::new(state),
+            unbooked: Mutex::default(),
         })
+    }
+
+    /// The certificates that were signed here and are still good.
+    pub fn book(&self) -> &Book {
+        &self.book
+    }
+
+    /// Why the last certificate could not be written into the book, if it could not.
+    pub fn unbooked(&self) -> Option<String> {
+        let unbooked = self.unbooked.lock();
+        unbooked.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn trust_domain(&self) -> &TrustDomain {
@@ -233,8 +251,32 @@ impl Authority {
         request: &[u8],
         terms: &Terms<'_>,
     ) -> Result<String, CaError> {
-        check_lifetime(terms.lifetime)?;
         let now = SystemTime::now();
+        let leaf = self.make(id, request, terms, now)?;
+        self.note(leaf.der(), now);
+        Ok(leaf.pem())
+    }
+
+    /// A chain that is handed to nobody, to see whether this CA can sign.
+    fn probe(&self, id: &SpiffeId) -> Result<Vec<Vec<u8>>, CaError> {
+        let now = SystemTime::now();
+        let terms = Terms {
+            host: None,
+            lifetime: LIFETIME,
+            line: new_line(now)?,
+        };
+        let leaf = self.make(id, &Asking::new(id)?.request, &terms, now)?;
+        Ok(vec![leaf.der().to_vec(), self.intermediate_der.clone()])
+    }
+
+    fn make(
+        &self,
+        id: &SpiffeId,
+        request: &[u8],
+        terms: &Terms<'_>,
+        now: SystemTime,
+    ) -> Result<Certificate, CaError> {
+        check_lifetime(terms.lifetime)?;
         let not_after = (now + terms.lifetime).min(self.not_after);
         let key = request::check(request, id).map_err(CaError::Request)?;
         let mut line = terms.line.clone();
@@ -246,7 +288,17 @@ impl Authority {
         self.trust
             .verify_der(&chain, now)
             .map_err(CaError::Refused)?;
-        Ok(leaf.pem())
+        Ok(leaf)
+    }
+
+    /// Writes a certificate into the book. A host must not go without one because a disk is full.
+    fn note(&self, leaf: &[u8], now: SystemTime) {
+        let noted = self.book.add(leaf, &self.intermediate_der, now);
+        if let Err(error) = &noted {
+            tracing::warn!(%error, "failed to write a certificate into the book of this issuer");
+        }
+        let mut unbooked = self.unbooked.lock().unwrap_or_else(PoisonError::into_inner);
+        *unbooked = noted.err().map(|error| error.to_string());
     }
 
     /// Signs `message` with the key of the intermediate. It must begin with the text of its purpose, so that it cannot be
@@ -283,10 +335,7 @@ impl Authority {
     /// The root that this issuer's certificates lead to, in DER: what a token pins.
     pub fn root(&self, node: &NodeName) -> Result<Vec<u8>, CaError> {
         let id = SpiffeId::node(&self.trust_domain, node.as_str()).map_err(CaError::Name)?;
-        let probe = self.issue(&id, LIFETIME)?;
-        let probe = Svid::from_pem(probe.chain_pem.as_bytes(), probe.key_pem.as_bytes());
-        let chain = probe.map_err(CaError::Unusable)?.chain();
-        let root = self.trust.root_of(&chain, SystemTime::now());
+        let root = self.trust.root_of(&self.probe(&id)?, SystemTime::now());
         root.ok_or(CaError::Refused(Refusal::UnknownIssuer))
     }
 

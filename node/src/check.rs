@@ -10,6 +10,7 @@ pub mod certificates;
 pub mod documents;
 pub mod drift;
 pub mod files;
+pub mod lines;
 pub(crate) mod operators;
 pub mod peers;
 pub mod reach;

@@ -34,6 +34,7 @@ pub fn handlers() -> Vec<Handler> {
         Handler::new("/v1/renew", Who::Anyone, issuer::renew),
         Handler::new("/v1/redeem", Who::Node, issuer::redeem),
         Handler::new("/v1/spent", Who::Node, issuer::spent),
+        Handler::new("/v1/lines", Who::Node, issuer::lines),
         Handler::new("/v1/invitations", Who::Node, issuer::end_revoked),
         policies::handler(),
         readers::handler(),

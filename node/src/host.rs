@@ -19,6 +19,7 @@ use crate::control::{self, Control};
 use crate::guard::Guards;
 use crate::issuer::Role;
 use crate::memory::Peak;
+use crate::mesh::KnownLines;
 use crate::plaintext::Plaintext;
 use crate::policy::Policy;
 use crate::renewal::Trouble;
@@ -51,6 +52,8 @@ pub struct Host {
     pub routes: ArcSwap<Table>,
     /// Who else is there.
     pub membership: Membership,
+    /// The lines of the certificates that other nodes announce.
+    pub lines: Arc<KnownLines>,
     /// Connections to other nodes.
     pub pool: Pool,
     /// What other agents may ask of this one.
@@ -107,6 +110,8 @@ pub struct Parts {
     pub config: Config,
     /// See [`Host::membership`].
     pub membership: Membership,
+    /// See [`Host::lines`].
+    pub lines: Arc<KnownLines>,
     /// See [`Host::pool`].
     pub pool: Pool,
     /// See [`Host::control`].
@@ -149,6 +154,7 @@ impl Host {
             node: parts.node,
             identities: parts.identities,
             membership: parts.membership,
+            lines: parts.lines,
             pool: parts.pool,
             control: parts.control,
             scrape: parts.scrape,

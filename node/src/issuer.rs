@@ -22,12 +22,14 @@ use crate::state::StateDir;
 use crate::token::InviteId;
 
 mod ended;
+mod lines;
 mod pass;
 mod port;
 mod questions;
 mod signed;
 
 pub use ended::{BUSY, Ended, NOT_IN_FORCE, end_revoked, good_from};
+pub use lines::{Booked, lines};
 pub use port::serve;
 pub use questions::{Renewal, Renewed, redeem, renew, spent};
 pub use signed::Proof;

@@ -98,11 +98,25 @@ impl Signer for SvidSigner {
 
 /// Judges the chains and signatures of records as the transport judges those of connections.
 #[derive(Debug)]
-pub struct BundleVerifier(pub Arc<Identities>);
+pub struct BundleVerifier {
+    identities: Arc<Identities>,
+    lines: Arc<KnownLines>,
+}
+
+impl BundleVerifier {
+    pub fn new(identities: Arc<Identities>) -> Self {
+        Self::noting(identities, Arc::default())
+    }
+
+    /// One that notes the lines of the certificates that it accepts.
+    pub fn noting(identities: Arc<Identities>, lines: Arc<KnownLines>) -> Self {
+        Self { identities, lines }
+    }
+}
 
 impl Verifier for BundleVerifier {
     fn prove(&self, chain: &[Vec<u8>]) -> Result<Proven, ProofError> {
-        let trust = self.0.current().trust.clone();
+        let trust = self.identities.current().trust.clone();
         let proven = trust.verify_der_until(chain, SystemTime::now());
         let (leaf, ends) = proven.map_err(|refusal| {
             tracing::debug!(
@@ -111,6 +125,7 @@ impl Verifier for BundleVerifier {
             );
             ProofError::Chain
         })?;
+        self.lines.note(&leaf);
         Ok(Proven {
             identity: leaf.id.as_str().into(),
             not_before: unix_s(leaf.not_before),
@@ -125,7 +140,7 @@ impl Verifier for BundleVerifier {
     }
 
     fn root(&self, message: &[u8], signature: &[u8]) -> Result<(), ProofError> {
-        let trust = self.0.current().trust.clone();
+        let trust = self.identities.current().trust.clone();
         let verdict = trust.verify_root_signature(message, signature);
         verdict.map_err(|_refusal| ProofError::Signature)
     }
@@ -137,6 +152,10 @@ pub(crate) fn unix_s(time: SystemTime) -> u64 {
         .unwrap_or_default()
         .as_secs()
 }
+
+mod lines;
+
+pub use lines::KnownLines;
 
 #[cfg(test)]
 mod tests;

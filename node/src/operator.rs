@@ -295,7 +295,7 @@ mod tests {
             node: node.clone(),
             services: [].into(),
         });
-        let verifier = crate::mesh::BundleVerifier(identities.clone());
+        let verifier = crate::mesh::BundleVerifier::new(identities.clone());
         let message = b"a grant";
         verifier
             .root(message, &root.sign(message).unwrap())

@@ -16,7 +16,7 @@ use crate::ca::{Authority, LIFETIME};
 use crate::config::Config;
 use crate::control::Control;
 use crate::host::{Host, Parts};
-use crate::mesh::{BundleVerifier, QuicCarrier, SvidSigner};
+use crate::mesh::{BundleVerifier, KnownLines, QuicCarrier, SvidSigner};
 use crate::scrape::Scrape;
 use crate::state::{StateDir, TRUST};
 use crate::telemetry::Recorder;
@@ -54,7 +54,7 @@ impl Ca {
         }
     }
 
-    fn svid(&self, id: &SpiffeId) -> Svid {
+    pub(crate) fn svid(&self, id: &SpiffeId) -> Svid {
         let issued = self.authority.issue(id, LIFETIME).unwrap();
         Svid::from_pem(issued.chain_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap()
     }
@@ -97,10 +97,11 @@ impl Ca {
             seeds: seeds.iter().map(ToString::to_string).collect(),
             ..Settings::new(self.domain.as_str())
         };
+        let lines = Arc::<KnownLines>::default();
         let membership = Membership::start(
             settings,
             Arc::new(QuicCarrier(courier.clone())),
-            Arc::new(BundleVerifier(identities.clone())),
+            Arc::new(BundleVerifier::noting(identities.clone(), lines.clone())),
             local,
         );
         let limits = h3::Limits::default();
@@ -109,6 +110,7 @@ impl Ca {
             identities,
             config: Config::default(),
             membership: membership.unwrap(),
+            lines,
             pool: Pool::new(endpoint.clone(), limits.clone(), Duration::from_secs(3)),
             control,
             scrape: Scrape::new(Recorder::detached()),

@@ -137,6 +137,11 @@ impl Leaf {
         Ok(leaf)
     }
 
+    /// As [`Leaf::of_chain`], for a chain of plain DER.
+    pub fn of_der(chain: &[Vec<u8>]) -> Result<Self, Refusal> {
+        Self::of_chain(&borrow(chain))
+    }
+
     /// Checks the form of a leaf: X.509-SVID specification §3 to §4.4 and SPIFFE ID §2. Not its signature or dates. A line that
     /// begins later than the leaf, give or take what clocks are apart, is refused: it would outrun revocations.
     pub fn parse(der: &[u8]) -> Result<Self, Refusal> {
@@ -327,11 +332,7 @@ impl TrustBundle {
         chain: &[Vec<u8>],
         now: SystemTime,
     ) -> Result<(Leaf, SystemTime), Refusal> {
-        let chain: Vec<_> = chain
-            .iter()
-            .map(|der| CertificateDer::from(der.as_slice()))
-            .collect();
-        self.verify_until(&chain, now)
+        self.verify_until(&borrow(chain), now)
     }
 }
 
@@ -521,6 +522,12 @@ fn single_uri<'a>(cert: &'a X509Certificate<'_>) -> Result<&'a str, Refusal> {
     } else {
         Ok(uri)
     }
+}
+
+fn borrow(chain: &[Vec<u8>]) -> Vec<CertificateDer<'_>> {
+    let ders = chain.iter();
+    ders.map(|der| CertificateDer::from(der.as_slice()))
+        .collect()
 }
 
 /// The common name in the subject, if there is just one.

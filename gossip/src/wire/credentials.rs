@@ -146,8 +146,9 @@ impl CredentialsWire {
     }
 }
 
-/// The largest credentials: 128 services at 0.7 KiB. At the limit a node refuses to announce more.
-pub(crate) const CREDENTIALS_BYTES_MAX: usize = 128 * 1024;
+/// The largest credentials: 128 services with leaves of 1.4 KiB, the most that a line makes of them, and intermediates of 32
+/// issuers. At the limit a node refuses to announce more.
+pub(crate) const CREDENTIALS_BYTES_MAX: usize = 224 * 1024;
 
 /// Certificates in a chain: leaf, two intermediates, and one to spare. Longer ones cost more to check than they are worth.
 pub(crate) const CHAIN_MAX: usize = 4;

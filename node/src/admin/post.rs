@@ -26,6 +26,10 @@ pub(super) async fn post(path: &str, body: Incoming, source: &dyn Source) -> Ans
             Ok(name) => json_with(StatusCode::OK, &source.end_invitations(name).await),
             Err(refused) => refuse(&refused),
         },
+        "/v1/lines" => match read_json(body).await {
+            Ok(question) => json_with(StatusCode::OK, &source.lines(question).await),
+            Err(refused) => refuse(&refused),
+        },
         "/v1/good-from" => match read_json(body).await {
             Ok(invited) => json_with(StatusCode::OK, &source.good_from(&invited)),
             Err(refused) => refuse(&refused),

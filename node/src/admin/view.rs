@@ -59,6 +59,8 @@ pub trait Source: Send + Sync + 'static {
     fn submit(&self, document: Bytes) -> BoxFuture<'_, Result<Receipt, Refused>>;
     /// Ends the invitations of a revoked name at all issuers that can be reached. Waits for them.
     fn end_invitations(&self, name: RevokedName) -> BoxFuture<'static, EndedInvitations>;
+    /// Which line a key belongs to, and which hosts go with an issuer. Waits for the issuers.
+    fn lines(&self, question: LineQuestion) -> BoxFuture<'static, LineAnswer>;
     /// What is revoked of the names of a host that is to be invited.
     fn good_from(&self, invited: &Invited) -> GoodFrom;
     /// Which nodes cannot read these texts, or do not say. Waits for the nodes.

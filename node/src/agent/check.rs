@@ -4,19 +4,20 @@ mod look;
 mod questions;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::stream::{self, StreamExt};
 use starling_gossip::{Documents, Liveness, Member, State};
-use starling_transport::Callee;
 use starling_transport::path::From;
+use starling_transport::{Callee, Refusal, Svid};
 use tokio::net::lookup_host;
 
 use super::source::{Facts, refused, renewal};
 use crate::check::agent::{Agent, OpenFiles, Own, Seed};
 use crate::check::certificates::{self, Certificate, Kind};
+use crate::check::lines::{Lines, LooseKey, Revoked};
 use crate::host::Host;
 use crate::mesh::unix_s;
 use crate::telemetry::process;
@@ -53,6 +54,7 @@ pub(super) async fn facts(host: Arc<Host>, facts: Arc<Facts>) -> Agent {
             connections: config.limits.connections.into(),
         }),
         documents: crate::check::documents::Documents::default(),
+        lines: lines(&host).await,
         seeds,
         left_out,
     }
@@ -92,6 +94,58 @@ fn held(host: &Host) -> Vec<Certificate> {
         ));
     }
     held
+}
+
+async fn lines(host: &Arc<Host>) -> Lines {
+    let (set, now) = (host.identities.current(), SystemTime::now());
+    let own: Vec<_> = std::iter::once(&set.node)
+        .chain(set.services.values())
+        .map(Svid::leaf)
+        .collect();
+    let revoked = own.iter().filter_map(|leaf| {
+        let refusal = host.identities.judge_own(&leaf.id).err()?;
+        matches!(refusal, Refusal::Revoked | Refusal::RevokedIssuer).then(|| Revoked {
+            identity: leaf.id.to_string(),
+            why: refusal.to_string(),
+        })
+    });
+    let known = host.lines.good(now);
+    let unnamed = own.iter().copied().chain(&known);
+    let unnamed = unnamed.filter(|leaf| leaf.line.is_none() && leaf.begins == UNIX_EPOCH);
+    let mut unnamed: Vec<_> = unnamed.map(|leaf| leaf.id.to_string()).collect();
+    unnamed.sort_unstable();
+    unnamed.dedup();
+    let revocations = set.trust.revocations().clone();
+    let role = host.issuer.load_full();
+    let unbooked = role.as_ref().and_then(|role| role.authority().unbooked());
+    let book = move || {
+        let book = role?.authority().book().good(now);
+        book.inspect_err(|error| tracing::warn!(%error, "failed to read the book of this issuer"))
+            .ok()
+    };
+    // A book may have 64 MiB, and without a revoked key nothing is looked for.
+    let booked = match revocations.keys().next() {
+        Some(_) => tokio::task::spawn_blocking(book).await.ok().flatten(),
+        None => None,
+    };
+    let booked = booked.iter().flatten().map(|signed| &signed.leaf);
+    let loose = booked.filter(|leaf| {
+        let line = leaf.line.as_ref();
+        revocations.has_key(&leaf.key_hash)
+            && line.is_some_and(|line| !revocations.has_line(&line.name))
+    });
+    Lines {
+        revoked: revoked.collect(),
+        unnamed,
+        loose_keys: loose
+            .map(|leaf| LooseKey {
+                key: leaf.key_hash.to_string(),
+                identity: leaf.id.to_string(),
+                host: leaf.host.clone(),
+            })
+            .collect(),
+        unbooked,
+    }
 }
 
 /// What tells a set of documents from others, as text.

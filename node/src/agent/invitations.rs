@@ -3,50 +3,30 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::{self, StreamExt};
-use starling_gossip::{Caps, Liveness, NodeName};
+use starling_gossip::NodeName;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::explain::causes;
-use crate::admin::view::{EndedInvitations, Gap, RevokedName};
+use super::issuers;
+use crate::admin::view::{EndedInvitations, RevokedName};
 use crate::host::Host;
 use crate::issuer::{BUSY, Ended, NOT_IN_FORCE};
 
 /// Asks this node, if it is an issuer, and all others that are known.
 pub(super) async fn end(host: Arc<Host>, name: RevokedName) -> EndedInvitations {
-    let catalogue = host.membership.catalogue();
-    let others = catalogue.members.values();
-    let others = others.filter(|member| member.caps.has(Caps::ISSUER) && member.name != host.node);
-    let mut issuers: Vec<_> = others
-        .map(|member| (member.name.clone(), member.liveness == Liveness::Alive))
-        .collect();
-    if host.issuer.load().is_some() {
-        issuers.insert(0, (host.node.clone(), true));
-    }
     let deadline = Instant::now() + BUDGET;
-    let asked = stream::iter(issuers).map(|(issuer, is_alive)| {
-        let (host, name) = (&host, &name);
-        async move {
-            let ended = match is_alive {
-                true => ask(host, &issuer, name, deadline).await,
-                false => Err("it is not alive".to_owned()),
-            };
-            (issuer, ended)
-        }
-    });
-    let mut all = EndedInvitations::default();
-    for (issuer, ended) in asked.buffered(ASKED_AT_ONCE).collect::<Vec<_>>().await {
-        match ended {
-            Ok(ended) => {
-                all.left_out += ended.left_out;
-                all.invitations.extend(ended.invitations);
-            }
-            Err(why) => all.not_asked.push(Gap {
-                node: issuer.to_string(),
-                why,
-                age_s: None,
-            }),
-        }
+    let (answers, not_asked) = issuers::ask_all(&host, |issuer| {
+        let (host, name) = (host.clone(), name.clone());
+        Box::pin(async move { ask(&host, &issuer, &name, deadline).await })
+    })
+    .await;
+    let mut all = EndedInvitations {
+        not_asked,
+        ..EndedInvitations::default()
+    };
+    for ended in answers {
+        all.left_out += ended.left_out;
+        all.invitations.extend(ended.invitations);
     }
     all
 }
@@ -83,6 +63,3 @@ async fn ask(
 const BUDGET: Duration = Duration::from_secs(4);
 
 const PAUSE: Duration = Duration::from_millis(200);
-
-/// A mesh has two or three issuers; those that do not answer cost seconds each.
-const ASKED_AT_ONCE: usize = 16;

@@ -17,7 +17,7 @@ use starling_transport::{RefusedByPeer, Svid};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{explain, invitations, policies};
+use super::{explain, invitations, lines, policies};
 use crate::admin::{Source, view};
 use crate::balance;
 use crate::check;
@@ -300,6 +300,10 @@ impl Source for View {
         name: view::RevokedName,
     ) -> BoxFuture<'static, view::EndedInvitations> {
         Box::pin(invitations::end(self.host.clone(), name))
+    }
+
+    fn lines(&self, question: view::LineQuestion) -> BoxFuture<'static, view::LineAnswer> {
+        Box::pin(lines::find(self.host.clone(), question))
     }
 
     fn good_from(&self, invited: &view::Invited) -> view::GoodFrom {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::certificates::{self, Certificate};
 use super::documents::Documents;
+use super::lines::Lines;
 use super::peers::Peer;
 use super::{Check, Finding, Severity, drift, reach};
 use crate::admin::view;
@@ -27,6 +28,9 @@ pub struct Agent {
     /// Those that have no effect, here and elsewhere.
     #[serde(default)]
     pub documents: Documents,
+    /// What revocations reach.
+    #[serde(default)]
+    pub lines: Lines,
     /// What came of asking the seeds, if no other node is known.
     pub seeds: Vec<Seed>,
     pub peers: Vec<Peer>,
@@ -99,6 +103,7 @@ impl Agent {
         found.extend(reach::judge(&self.peers));
         found.extend(drift::judge(&self.own, &self.peers));
         found.extend(self.documents.judge());
+        found.extend(self.lines.judge());
         found
     }
 

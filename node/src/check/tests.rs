@@ -81,6 +81,7 @@ pub(crate) fn agent() -> Agent {
         refused: None,
         open_files: None,
         documents: documents::Documents::default(),
+        lines: lines::Lines::default(),
         seeds: Vec::new(),
         peers: vec![peer("n2"), peer("n3")],
         left_out: 0,

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use starling_gossip::testing::{Network, Port, suite};
-use starling_gossip::{Clock, Signer};
+use starling_gossip::{
+    Caps, Clock, Labels, Local, LocalService, Membership, NodeName, Settings, Signer, State,
+};
 use starling_transport::{
-    Courier, Endpoint, Identities, IdentitySet, Options, SpiffeId, Svid, TrustBundle, TrustDomain,
+    Courier, Endpoint, HostHash, Identities, IdentitySet, Options, SpiffeId, Svid, TrustBundle,
+    TrustDomain,
 };
 
 use super::{BundleVerifier, QuicCarrier, SvidSigner};
-use crate::ca::{Authority, RootKey};
+use crate::ca::{self, Authority, LIFETIME, RootKey, Terms};
 use crate::state::{StateDir, TRUST};
 
 /// Loopback; each node has an endpoint of its own.
@@ -82,7 +85,7 @@ impl Network for Loopback {
             addr,
             carrier: Arc::new(QuicCarrier(courier)),
             signer: SvidSigner::new(identities.clone(), id),
-            verifier: Arc::new(BundleVerifier(identities)),
+            verifier: Arc::new(BundleVerifier::new(identities)),
         }
     }
 
@@ -104,6 +107,80 @@ impl Network for Loopback {
     fn interval(&self) -> Duration {
         Duration::from_millis(200)
     }
+}
+
+/// 128 services with the longest names, each with the longest line, signed by the issuers of 32 hosts.
+#[tokio::test]
+async fn the_largest_node_fits_its_record() {
+    let net = Loopback::new();
+    let root = StateDir::open(&net.state_dir.path().join("state")).unwrap();
+    let long = |letter: char, n: usize| format!("{n:02}{}", letter.to_string().repeat(61));
+    let issuers: Vec<_> = (0..32)
+        .map(|n| {
+            let out = net.state_dir.path().join(format!("issuer{n}"));
+            let out = StateDir::create(&out).unwrap();
+            let host = NodeName::parse(&long('h', n)).unwrap();
+            Authority::add_issuer(&root, &out, &host).unwrap()
+        })
+        .collect();
+    let host = long('h', 99);
+    let svid = |id: &SpiffeId, issuer: &Authority| {
+        let mut line = ca::new_line(SystemTime::now()).unwrap();
+        for n in 0..32 {
+            line.signers
+                .add(HostHash::of(&long('h', n)), SystemTime::now());
+        }
+        let terms = Terms {
+            host: Some(&host),
+            lifetime: LIFETIME,
+            line,
+        };
+        let issued = issuer.issue_on(id, &terms).unwrap();
+        Svid::from_pem(issued.chain_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap()
+    };
+    let node = SpiffeId::node(&net.trust_domain, &host).unwrap();
+    let mut services = BTreeMap::new();
+    for n in 0..128 {
+        let id =
+            SpiffeId::service(&net.trust_domain, &format!("{n:03}{}", "s".repeat(60))).unwrap();
+        services.insert(id.clone(), svid(&id, &issuers[n % 32]));
+    }
+    let identities = Identities::new(IdentitySet {
+        trust: net.trust.clone(),
+        node: svid(&node, &issuers[0]),
+        services,
+    });
+    let set = identities.current();
+    let local = Local {
+        node: NodeName::parse(&host).unwrap(),
+        signer: SvidSigner::new(identities.clone(), node),
+        addrs: vec![([127, 0, 0, 1], 9).into()],
+        zone: String::new(),
+        cell: 0,
+        state: State::Serving,
+        caps: Caps::default(),
+        services: set
+            .services
+            .keys()
+            .map(|id| LocalService {
+                name: id.service_name().unwrap().parse().unwrap(),
+                protocol: "http".into(),
+                labels: Labels::default(),
+                weight: 1,
+                healthy: true,
+                signer: SvidSigner::new(identities.clone(), id.clone()),
+            })
+            .collect(),
+        calls: Vec::new(),
+    };
+    let port = net.port("n1").await;
+    let started = Membership::start(
+        Settings::new(net.trust_domain.as_str()),
+        port.carrier,
+        Arc::new(BundleVerifier::new(identities)),
+        local,
+    );
+    started.unwrap().close().await;
 }
 
 #[tokio::test]

@@ -121,7 +121,7 @@ pub fn admit(
     carrier: &NodeName,
     wish: Wish<'_>,
 ) -> Result<Admitted, PassError> {
-    let verifier = BundleVerifier(host.identities.clone());
+    let verifier = BundleVerifier::new(host.identities.clone());
     let documents = host.membership.documents();
     let is_revoked = |grant: &Grant| {
         let key = key_hash(&grant.public_key);

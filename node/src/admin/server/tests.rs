@@ -7,8 +7,8 @@ use tokio::net::{TcpStream, UnixStream};
 use super::*;
 use crate::admin::view::{
     Config, Document, Edges, EndedInvitations, Explained, GoodFrom, Gossip, History, Invited,
-    Leaving, Node, NodePolicy, Reader, Receipt, Refused, RevokedName, Route, Scraped, Seer,
-    Service, Status, Unsigned,
+    Leaving, LineAnswer, LineQuestion, Node, NodePolicy, Reader, Receipt, Refused, RevokedName,
+    Route, Scraped, Seer, Service, Status, Unsigned,
 };
 use crate::tap::{Ask, Tap};
 use crate::telemetry::Format;
@@ -119,6 +119,10 @@ impl Source for Young {
 
     fn end_invitations(&self, _name: RevokedName) -> BoxFuture<'static, EndedInvitations> {
         Box::pin(std::future::ready(EndedInvitations::default()))
+    }
+
+    fn lines(&self, _question: LineQuestion) -> BoxFuture<'static, LineAnswer> {
+        Box::pin(std::future::ready(LineAnswer::default()))
     }
 
     fn good_from(&self, _invited: &Invited) -> GoodFrom {

@@ -1,0 +1,172 @@
+//! What the book of this issuer knows of a leaked key, and of the hosts that go with an issuer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use starling_transport::{HostHash, KeyHash, Leaf, TrustBundle};
+
+use super::questions::role;
+use crate::admin::view::LineQuestion;
+use crate::ca::Signed;
+use crate::control::Refused;
+use crate::host::Host;
+
+/// What one issuer knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Booked {
+    /// The certificate with the key, and its issuer's, DER, base64.
+    certificate: Option<[String; 2]>,
+    /// Hosts, and their identities with leaves that the issuer in question signed.
+    pub holders: BTreeMap<String, Vec<String>>,
+    /// So many hosts more.
+    pub left_out: usize,
+}
+
+impl Booked {
+    /// The leaf with this key. A node that is no issuer could name any line, so the certificate has to prove itself.
+    pub fn leaf(&self, key: &KeyHash, trust: &TrustBundle) -> Option<Leaf> {
+        let chain = self.certificate.as_ref()?;
+        let der = |text: &String| STANDARD.decode(text).ok();
+        let chain = vec![der(&chain[0])?, der(&chain[1])?];
+        // It may be one that is revoked.
+        let trust = trust.without(Arc::default());
+        let leaf = trust.verify_der(&chain, SystemTime::now()).ok()?;
+        (leaf.key_hash == *key).then_some(leaf)
+    }
+
+    /// From the certificates in a book.
+    fn of(signed: &[Signed], question: &LineQuestion) -> Self {
+        let mut booked = Self::default();
+        if let Some(key) = question.key.as_ref().and_then(|key| key.parse().ok()) {
+            let found = signed.iter().find(|signed| signed.leaf.key_hash == key);
+            booked.certificate =
+                found.map(|found| found.chain.each_ref().map(|der| STANDARD.encode(der)));
+        }
+        if let Some(issuer) = &question.issuer {
+            let issuer = HostHash::of(issuer);
+            let leaves = signed.iter().map(|signed| &signed.leaf);
+            for leaf in leaves.filter(|leaf| leaf.signers.has(issuer)) {
+                booked.hold(leaf);
+            }
+        }
+        booked
+    }
+
+    fn hold(&mut self, leaf: &Leaf) {
+        let host = leaf.host.clone().unwrap_or_default();
+        if self.holders.len() >= HOLDERS_MAX && !self.holders.contains_key(&host) {
+            self.left_out += 1;
+            return;
+        }
+        let identities = self.holders.entry(host).or_default();
+        let id = leaf.id.to_string();
+        if !identities.contains(&id) && identities.len() < IDENTITIES_MAX {
+            identities.push(id);
+        }
+    }
+}
+
+/// `/v1/lines`: what the book of this issuer knows. Any node may ask: certificates are no secret.
+pub async fn lines(
+    host: Arc<Host>,
+    _peer: Leaf,
+    question: LineQuestion,
+) -> Result<Booked, Refused> {
+    let role = role(&host)?;
+    let read = move || role.authority().book().good(SystemTime::now());
+    let signed = tokio::task::spawn_blocking(read).await;
+    let signed = signed.map_err(|error| Refused::internal(error.to_string()))?;
+    let signed =
+        signed.map_err(|error| Refused::internal(format!("the book cannot be read: {error}")))?;
+    Ok(Booked::of(&signed, &question))
+}
+
+/// Hosts that are listed: those of a full mesh.
+const HOLDERS_MAX: usize = 512;
+
+/// Of one host; an operator is shown the host.
+const IDENTITIES_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use starling_gossip::NodeName;
+    use starling_transport::{SpiffeId, TrustDomain};
+
+    use super::*;
+    use crate::ca::Authority;
+    use crate::state::{StateDir, TRUST};
+
+    struct Mesh {
+        authority: Authority,
+        trust: TrustBundle,
+        id: SpiffeId,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Mesh {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let state = StateDir::create(&dir.path().join("state")).unwrap();
+            let domain = TrustDomain::parse("example.org").unwrap();
+            let node = NodeName::parse("n1").unwrap();
+            let authority = Authority::init(&state, &domain, &node).unwrap();
+            let trust = TrustBundle::from_pem(domain.clone(), &state.read(TRUST).unwrap()).unwrap();
+            let id = SpiffeId::node(&domain, "n2").unwrap();
+            authority.issue(&id, Duration::from_secs(60)).unwrap();
+            Self {
+                authority,
+                trust,
+                id,
+                _dir: dir,
+            }
+        }
+
+        fn signed(&self) -> Vec<Signed> {
+            self.authority.book().good(SystemTime::now()).unwrap()
+        }
+
+        fn ask(&self, key: Option<KeyHash>, issuer: Option<&str>) -> Booked {
+            let question = LineQuestion {
+                key: key.map(|key| key.to_string()),
+                issuer: issuer.map(str::to_owned),
+            };
+            Booked::of(&self.signed(), &question)
+        }
+    }
+
+    #[test]
+    fn the_certificate_of_a_key_comes_with_its_proof() {
+        let mesh = Mesh::new();
+        let known = mesh.signed()[0].leaf.clone();
+        let booked = mesh.ask(Some(known.key_hash), None);
+        assert_eq!(
+            booked.leaf(&known.key_hash, &mesh.trust),
+            Some(known.clone())
+        );
+        let other = KeyHash::from_bytes([1; 32]);
+        assert_eq!(booked.leaf(&other, &mesh.trust), None, "of another key");
+        assert_eq!(mesh.ask(Some(other), None).leaf(&other, &mesh.trust), None);
+        // Another mesh's issuer says what it likes.
+        assert_eq!(booked.leaf(&known.key_hash, &Mesh::new().trust), None);
+    }
+
+    #[test]
+    fn the_hosts_of_an_issuer_are_listed_once_each() {
+        let mesh = Mesh::new();
+        mesh.authority
+            .issue(&mesh.id, Duration::from_secs(60))
+            .unwrap();
+        let booked = mesh.ask(None, Some("n1"));
+        assert_eq!(
+            booked.holders,
+            BTreeMap::from([("n2".to_owned(), vec![mesh.id.to_string()])])
+        );
+        assert_eq!(mesh.ask(None, Some("n2")), Booked::default());
+    }
+}
