@@ -2,7 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
 
+use harness::process::run;
 use harness::{Mesh, Need, need, stream, turn, wait_until};
 
 /// `app` on n1, and on n3, calls `peer`, an echo on n2.
@@ -15,7 +18,17 @@ struct Calls {
 
 impl Calls {
     fn start() -> Self {
+        Self::start_with("", &[])
+    }
+
+    /// With this in the configuration of n1, the issuer, and certificates of n3 that are made with these options.
+    fn start_with(issuer: &str, options: &[&str]) -> Self {
         let mesh = Mesh::loopback(&[("n1", &["app"]), ("n2", &["peer"]), ("n3", &["app"])]);
+        let [n1, n2, n3] = ["n1", "n2", "n3"].map(|name| mesh.node(name));
+        n1.write_config(&[n2, n3], issuer);
+        if !options.is_empty() {
+            mesh.issue(n3, &["app"], options);
+        }
         let peer = stream::serve(mesh.node("n2").host(), |mut stream| {
             let mut back = stream.try_clone().expect("a socket can be shared");
             // A caller that is gone is not this app's matter.
@@ -202,4 +215,61 @@ fn a_revocation_is_remembered_and_only_the_dead_are_decommissioned() {
         status["refused_by_peer"]["why"] == "revoked"
     });
     assert!(!works(&calls, "n3", calls.lost));
+}
+
+/// The hash of the public key of a certificate file, by openssl.
+fn key_of(chain: &Path) -> String {
+    let script =
+        "openssl x509 -in \"$0\" -noout -pubkey | openssl pkey -pubin -outform der | sha256sum";
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).arg(chain);
+    let said = run(command);
+    format!(
+        "key/sha256:{}",
+        said.split_whitespace().next().unwrap_or_default()
+    )
+}
+
+#[test]
+fn a_leaked_key_takes_along_what_was_renewed_from_its_certificate() {
+    need!(Need::Agent, Need::Program("openssl"));
+    let _turn = turn::shared();
+    let calls = Calls::start_with("[issuer]\nlifetime = \"20s\"", &["--lifetime", "20s"]);
+    let n3 = calls.mesh.node("n3");
+    wait_until(crate::PATIENCE, "n3 to be let in", || {
+        works(&calls, "n3", calls.lost)
+    });
+    let chain = n3.state().join("svc/app.pem");
+    let leaked = key_of(&chain);
+    wait_until(crate::PATIENCE, "n3 to renew", || key_of(&chain) != leaked);
+    let said = calls.sign(&["revoke", &leaked, "--reason", "in a core dump"]);
+    assert!(said.contains("svc/app on n3"), "{said}");
+    wait_until(crate::PATIENCE, "n3 to be refused", || {
+        !works(&calls, "n3", calls.lost)
+    });
+    assert!(
+        works(&calls, "n1", calls.good),
+        "another line of the service"
+    );
+
+    // What nobody knows is revoked all the same, and the command says what that leaves.
+    let unknown = format!("key/sha256:{}", "5".repeat(64));
+    let arguments = [
+        "revoke",
+        &unknown,
+        "--reason",
+        "?",
+        "--key",
+        &calls.alice,
+        "--yes",
+    ];
+    let output = calls.mesh.node("n1").operate(&arguments);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(
+        error.contains("not what was renewed from its certificate"),
+        "{error}"
+    );
+    let document = format!("revocation/key-{}", "5".repeat(16));
+    assert!(calls.mesh.node("n1").document(&document).is_some());
 }
