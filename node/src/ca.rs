@@ -20,11 +20,13 @@ use crate::random;
 use crate::state::{NODE_CHAIN, NODE_KEY, StateDir, TRUST, service_files};
 
 mod error;
+mod life;
 mod operator;
 mod request;
 mod template;
 
 pub use error::CaError;
+pub(crate) use life::Life;
 pub use operator::RootKey;
 #[doc(hidden)]
 pub use request::fuzz as fuzz_request;

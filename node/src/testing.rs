@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use starling_gossip::{Caps, Local, Membership, NodeName, Settings, State};
 use starling_transport::{
-    Courier, Endpoint, Identities, IdentitySet, Options, Pool, SpiffeId, Svid, TrustBundle,
-    TrustDomain, h3,
+    Courier, Endpoint, Identities, IdentitySet, KeyHash, Leaf, Line, LineName, Options, Pool,
+    Signers, SpiffeId, Svid, TrustBundle, TrustDomain, h3,
 };
 use tokio::task::JoinSet;
 
-use crate::ca::{Authority, LIFETIME};
+use crate::ca::{Authority, BACKDATED, LIFETIME};
 use crate::config::Config;
 use crate::control::Control;
 use crate::host::{Host, Parts};
@@ -127,6 +127,33 @@ impl Ca {
             _tasks: tasks,
         }
     }
+}
+
+/// A leaf of node `n2` that lives `life`, and when it was signed. `nth` is the last byte of its serial number and of the name
+/// of its line.
+pub(crate) fn leaf(life: Duration, nth: u8) -> (Leaf, SystemTime) {
+    let signed = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let mut name = [7; 16];
+    name[15] = nth;
+    let line = Line {
+        name: LineName(name),
+        begins: signed,
+        first: signed,
+        signers: Signers::default(),
+    };
+    let leaf = Leaf {
+        id: SpiffeId::parse("spiffe://test.example/node/n2").unwrap(),
+        host: Some("n2".to_owned()),
+        not_before: signed - BACKDATED,
+        not_after: signed + life,
+        serial: vec![nth],
+        public_key: vec![nth],
+        key_hash: KeyHash::of(&[nth]),
+        line: Some(line),
+        begins: signed,
+        signers: Signers::default(),
+    };
+    (leaf, signed)
 }
 
 impl Agent {
