@@ -19,6 +19,8 @@ use starling_transport::{
 use crate::random;
 use crate::state::{NODE_CHAIN, NODE_KEY, StateDir, TRUST, service_files};
 
+#[cfg(test)]
+mod aged;
 mod error;
 mod life;
 mod operator;

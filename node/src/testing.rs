@@ -59,6 +59,12 @@ impl Ca {
         Svid::from_pem(issued.chain_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap()
     }
 
+    /// One that lives `life`, of which `age` is over.
+    pub(crate) fn aged(&self, id: &SpiffeId, life: Duration, age: Duration) -> Svid {
+        let issued = self.authority.issue_aged(id, life, age);
+        Svid::from_pem(issued.chain_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap()
+    }
+
     pub(crate) fn agent(
         &self,
         name: &str,
@@ -82,17 +88,8 @@ impl Ca {
         let endpoint = Endpoint::bind(&options, identities.clone()).unwrap();
         let addr = endpoint.local_addr().unwrap();
         let courier = Courier::new(endpoint.clone(), node.clone());
-        let local = Local {
-            node: NodeName::parse(name).unwrap(),
-            signer: SvidSigner::new(identities.clone(), node),
-            addrs: vec![addr],
-            zone: String::new(),
-            cell: 0,
-            state: State::Serving,
-            caps: Caps::default(),
-            services: Vec::new(),
-            calls: Vec::new(),
-        };
+        let name = NodeName::parse(name).unwrap();
+        let local = local(&name, &identities, addr, Caps::default());
         let settings = Settings {
             seeds: seeds.iter().map(ToString::to_string).collect(),
             ..Settings::new(self.domain.as_str())
@@ -105,7 +102,7 @@ impl Ca {
         );
         let limits = h3::Limits::default();
         let host = Host::new(Parts {
-            node: NodeName::parse(name).unwrap(),
+            node: name,
             identities,
             config: Config::default(),
             membership: membership.unwrap(),
@@ -126,6 +123,21 @@ impl Ca {
             endpoint,
             _tasks: tasks,
         }
+    }
+}
+
+fn local(name: &NodeName, identities: &Arc<Identities>, addr: SocketAddr, caps: Caps) -> Local {
+    let node = identities.current().node.id().clone();
+    Local {
+        node: name.clone(),
+        signer: SvidSigner::new(identities.clone(), node),
+        addrs: vec![addr],
+        zone: String::new(),
+        cell: 0,
+        state: State::Serving,
+        caps,
+        services: Vec::new(),
+        calls: Vec::new(),
     }
 }
 
@@ -157,6 +169,13 @@ pub(crate) fn leaf(life: Duration, nth: u8) -> (Leaf, SystemTime) {
 }
 
 impl Agent {
+    /// Tells the mesh that this node is an issuer.
+    pub(crate) fn announce_issuer(&self) {
+        let host = &self.host;
+        let local = local(&host.node, &host.identities, self.addr, Caps::ISSUER);
+        host.membership.set_local(local).unwrap();
+    }
+
     /// Ends without a word, as a crash would.
     pub(crate) async fn close(&mut self) {
         self.host.membership.close().await;

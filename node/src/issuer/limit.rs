@@ -105,6 +105,12 @@ impl Renewals {
         }
     }
 
+    /// Whether anything was refused.
+    #[cfg(test)]
+    pub(super) fn has_refused(&self) -> bool {
+        self.lock().refused.told.is_some()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
