@@ -18,14 +18,18 @@ use starling_transport::{
 use crate::random;
 use crate::state::{NODE_CHAIN, NODE_KEY, StateDir, TRUST, service_files};
 
+#[cfg(test)]
+mod aged;
 mod book;
 mod error;
+mod life;
 mod operator;
 mod request;
 mod template;
 
 pub use book::{Book, Signed};
 pub use error::CaError;
+pub(crate) use life::Life;
 pub use operator::RootKey;
 #[doc(hidden)]
 pub use request::fuzz as fuzz_request;

@@ -80,6 +80,10 @@ pub struct Refused {
     pub reason: String,
     /// One line.
     pub why: String,
+    /// Milliseconds until the same may be asked with success, for a question that is refused only now. From another agent
+    /// it is a claim: the asking side bounds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
     #[serde(skip)]
     status: StatusCode,
 }
@@ -153,8 +157,25 @@ impl Refused {
         Self {
             reason: reason.to_owned(),
             why: why.into(),
+            retry_after_ms: None,
             status,
         }
+    }
+
+    /// The question comes too early or too often. It may be asked again after `after`, rounded up to milliseconds.
+    pub fn not_yet(reason: &str, why: impl Into<String>, after: Duration) -> Self {
+        let millis = after.as_nanos().div_ceil(1_000_000);
+        Self {
+            retry_after_ms: Some(u64::try_from(millis).unwrap_or(u64::MAX)),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, reason, why)
+        }
+    }
+
+    /// When to ask again, if nothing else is wrong with the question than its time.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let is_not_yet = self.status == StatusCode::TOO_MANY_REQUESTS;
+        let after = self.retry_after_ms.filter(|_| is_not_yet);
+        after.map(Duration::from_millis)
     }
 
     /// The question is not what the handler expects.

@@ -21,7 +21,10 @@ use crate::mesh::unix_s;
 use crate::state::StateDir;
 use crate::token::InviteId;
 
+use limit::Renewals;
+
 mod ended;
+mod limit;
 mod lines;
 mod pass;
 mod port;
@@ -42,6 +45,7 @@ pub struct Role {
     spent_elsewhere: Mutex<BTreeSet<(NodeName, InviteId)>>,
     /// Held while invitations of a revoked name are ended.
     ending: Mutex<()>,
+    renewals: Arc<Renewals>,
 }
 
 /// What the issuer has to know of the moment to judge a request.
@@ -66,7 +70,25 @@ impl Role {
             state: state.clone(),
             spent_elsewhere: Mutex::default(),
             ending: Mutex::default(),
+            renewals: Arc::default(),
         })
+    }
+
+    /// Counts renewals on from where `before` is: new files of the CA give no line another turn.
+    pub fn follow(mut self, before: Option<&Self>) -> Self {
+        if let Some(before) = before {
+            self.renewals = before.renewals.clone();
+        }
+        self
+    }
+
+    /// Logs the renewals that were refused, at most once a minute.
+    pub fn tell_refused(&self) {
+        self.renewals.tell();
+    }
+
+    fn renewals(&self) -> &Renewals {
+        &self.renewals
     }
 
     /// The CA.

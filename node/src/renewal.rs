@@ -13,8 +13,8 @@ use starling_gossip::{Caps, Liveness, NodeName, State};
 use starling_transport::{IdentitySet, Leaf, Line, Refusal, SpiffeId, Svid, SvidError};
 use tokio::time::timeout;
 
-use crate::ca::{self, Asking, BACKDATED, CaError, Terms};
-use crate::control::ControlError;
+use crate::ca::{self, Asking, CaError, Life, Terms};
+use crate::control::{ControlError, Refused};
 use crate::host::Host;
 use crate::issuer::{Renewal, Renewed};
 use crate::state::{NODE_CHAIN, NODE_KEY, StateDir, StateError, service_files};
@@ -22,9 +22,11 @@ use crate::telemetry::metrics;
 
 mod start;
 mod trouble;
+mod waiting;
 
 pub use start::{Ended, at_start};
 pub use trouble::Trouble;
+use waiting::{Waiting, may_wait};
 
 /// Renews for as long as it runs.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub struct Renewer {
     state: StateDir,
     /// What could not be renewed.
     troubles: BTreeMap<SpiffeId, Trouble>,
+    /// What an issuer renews later.
+    waiting: BTreeMap<SpiffeId, Waiting>,
 }
 
 /// Why a certificate was not renewed. The old one stays.
@@ -43,6 +47,9 @@ pub enum RenewalError {
     NoIssuer,
     #[error("no issuer renews it")]
     Asked(#[from] ControlError),
+    /// No failure.
+    #[error("node `{issuer}` renews it in {after:?}")]
+    NotYet { issuer: NodeName, after: Duration },
     #[error("this issuer cannot sign its own certificate")]
     Own(#[from] CaError),
     #[error("what the issuer answered is no certificate for our key")]
@@ -63,6 +70,7 @@ impl Renewer {
             host,
             state,
             troubles: BTreeMap::new(),
+            waiting: BTreeMap::new(),
         }
     }
 
@@ -87,25 +95,37 @@ impl Renewer {
     /// Renews what is due, and says whether anything was.
     async fn renew_due(&mut self, set: &IdentitySet) -> bool {
         let mut is_renewed = false;
-        self.troubles.retain(|id, _| set.svid(id).is_some());
+        // Files from elsewhere end a trouble too.
+        self.troubles.retain(|id, trouble| {
+            let svid = set.svid(id);
+            svid.is_some_and(|svid| trouble.ends() == svid.leaf().not_after)
+        });
+        self.waiting.retain(|id, waiting| {
+            let svid = set.svid(id);
+            svid.is_some_and(|svid| waiting.is_of(svid.leaf()))
+        });
         for svid in all(set) {
             let (now, leaf) = (SystemTime::now(), svid.leaf());
-            let is_again = self
-                .troubles
-                .get(svid.id())
-                .is_some_and(|trouble| !trouble.is_due(now));
-            if is_again || now < due(leaf) {
+            if now < self.next(svid) {
                 continue;
             }
             let renewed = self.renew(set, svid).await;
-            metrics::renewed(renewed.is_ok());
+            self.waiting.remove(svid.id());
             match renewed {
                 Ok(issuer) => {
+                    metrics::renewed(true);
                     is_renewed = true;
                     self.troubles.remove(svid.id());
                     tracing::info!(identity = %svid.id(), issuer = %issuer, "certificate renewed");
                 }
+                Err(RenewalError::NotYet { issuer, after }) => {
+                    self.troubles.remove(svid.id());
+                    let waiting = Waiting::new(leaf, after, fastrand::f64(), SystemTime::now());
+                    self.waiting.insert(svid.id().clone(), waiting);
+                    tracing::debug!(identity = %svid.id(), %issuer, ?after, "the issuer renews it later");
+                }
                 Err(error) => {
+                    metrics::renewed(false);
                     let trouble = self.troubles.entry(svid.id().clone()).or_default();
                     trouble.note(leaf, &error, SystemTime::now());
                 }
@@ -165,7 +185,13 @@ impl Renewer {
                 .await
             {
                 Ok(renewed) => return Ok((issuer, renewed)),
-                Err(error) => failed = error.into(),
+                Err(error) => match error.refused().and_then(Refused::retry_after) {
+                    // The others would say the same, or would have the line renewed twice.
+                    Some(after) if may_wait(leaf, SystemTime::now()) => {
+                        return Err(RenewalError::NotYet { issuer, after });
+                    }
+                    _ => failed = error.into(),
+                },
             }
         }
         Err(failed)
@@ -187,22 +213,27 @@ impl Renewer {
 
     /// How long nothing is to be done.
     fn until_next(&self, set: &IdentitySet, now: SystemTime) -> Duration {
-        let next = all(set).map(|svid| {
-            let again = self.troubles.get(svid.id()).map(Trouble::due);
-            again.unwrap_or_else(|| due(svid.leaf()))
-        });
+        let next = all(set).map(|svid| self.next(svid));
         let wait = next.min().and_then(|next| next.duration_since(now).ok());
         wait.unwrap_or_default().clamp(SHORTEST, LONGEST)
+    }
+
+    /// When a certificate is to be asked for.
+    fn next(&self, svid: &Svid) -> SystemTime {
+        let again = self.troubles.get(svid.id()).map(Trouble::due);
+        let again = again.or_else(|| self.waiting.get(svid.id()).map(Waiting::until));
+        again
+            .unwrap_or(SystemTime::UNIX_EPOCH)
+            .max(due(svid.leaf()))
     }
 }
 
 /// When a certificate is to be renewed: when half of its life is over and up to a tenth more, so that hosts that joined
 /// together do not come together. Its serial number is the die.
 pub fn due(leaf: &Leaf) -> SystemTime {
-    let issued = (leaf.not_before + BACKDATED).min(leaf.not_after);
-    let life = leaf.not_after.duration_since(issued).unwrap_or_default();
+    let life = Life::of(leaf);
     let die = leaf.serial.last().copied().unwrap_or_default();
-    issued + life.mul_f64(0.5 + f64::from(die) / 2560.0)
+    life.begins + life.length.mul_f64(0.5 + f64::from(die) / 2560.0)
 }
 
 fn all(set: &IdentitySet) -> impl Iterator<Item = &Svid> {

@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use starling_gossip::{Caps, Local, Membership, NodeName, Settings, State};
 use starling_transport::{
-    Courier, Endpoint, Identities, IdentitySet, Options, Pool, SpiffeId, Svid, TrustBundle,
-    TrustDomain, h3,
+    Courier, Endpoint, Identities, IdentitySet, KeyHash, Leaf, Line, LineName, Options, Pool,
+    Signers, SpiffeId, Svid, TrustBundle, TrustDomain, h3,
 };
 use tokio::task::JoinSet;
 
-use crate::ca::{Authority, LIFETIME};
+use crate::ca::{Authority, BACKDATED, LIFETIME};
 use crate::config::Config;
 use crate::control::Control;
 use crate::host::{Host, Parts};
@@ -59,6 +59,12 @@ impl Ca {
         Svid::from_pem(issued.chain_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap()
     }
 
+    /// One that lives `life`, of which `age` is over.
+    pub(crate) fn aged(&self, id: &SpiffeId, life: Duration, age: Duration) -> Svid {
+        let issued = self.authority.issue_aged(id, life, age);
+        Svid::from_pem(issued.chain_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap()
+    }
+
     pub(crate) fn agent(
         &self,
         name: &str,
@@ -82,17 +88,8 @@ impl Ca {
         let endpoint = Endpoint::bind(&options, identities.clone()).unwrap();
         let addr = endpoint.local_addr().unwrap();
         let courier = Courier::new(endpoint.clone(), node.clone());
-        let local = Local {
-            node: NodeName::parse(name).unwrap(),
-            signer: SvidSigner::new(identities.clone(), node),
-            addrs: vec![addr],
-            zone: String::new(),
-            cell: 0,
-            state: State::Serving,
-            caps: Caps::default(),
-            services: Vec::new(),
-            calls: Vec::new(),
-        };
+        let name = NodeName::parse(name).unwrap();
+        let local = local(&name, &identities, addr, Caps::default());
         let settings = Settings {
             seeds: seeds.iter().map(ToString::to_string).collect(),
             ..Settings::new(self.domain.as_str())
@@ -106,7 +103,7 @@ impl Ca {
         );
         let limits = h3::Limits::default();
         let host = Host::new(Parts {
-            node: NodeName::parse(name).unwrap(),
+            node: name,
             identities,
             config: Config::default(),
             membership: membership.unwrap(),
@@ -131,7 +128,56 @@ impl Ca {
     }
 }
 
+fn local(name: &NodeName, identities: &Arc<Identities>, addr: SocketAddr, caps: Caps) -> Local {
+    let node = identities.current().node.id().clone();
+    Local {
+        node: name.clone(),
+        signer: SvidSigner::new(identities.clone(), node),
+        addrs: vec![addr],
+        zone: String::new(),
+        cell: 0,
+        state: State::Serving,
+        caps,
+        services: Vec::new(),
+        calls: Vec::new(),
+    }
+}
+
+/// A leaf of node `n2` that lives `life`, and when it was signed. `nth` is the last byte of its serial number and of the name
+/// of its line.
+pub(crate) fn leaf(life: Duration, nth: u8) -> (Leaf, SystemTime) {
+    let signed = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let mut name = [7; 16];
+    name[15] = nth;
+    let line = Line {
+        name: LineName(name),
+        begins: signed,
+        first: signed,
+        signers: Signers::default(),
+    };
+    let leaf = Leaf {
+        id: SpiffeId::parse("spiffe://test.example/node/n2").unwrap(),
+        host: Some("n2".to_owned()),
+        not_before: signed - BACKDATED,
+        not_after: signed + life,
+        serial: vec![nth],
+        public_key: vec![nth],
+        key_hash: KeyHash::of(&[nth]),
+        line: Some(line),
+        begins: signed,
+        signers: Signers::default(),
+    };
+    (leaf, signed)
+}
+
 impl Agent {
+    /// Tells the mesh that this node is an issuer.
+    pub(crate) fn announce_issuer(&self) {
+        let host = &self.host;
+        let local = local(&host.node, &host.identities, self.addr, Caps::ISSUER);
+        host.membership.set_local(local).unwrap();
+    }
+
     /// Ends without a word, as a crash would.
     pub(crate) async fn close(&mut self) {
         self.host.membership.close().await;

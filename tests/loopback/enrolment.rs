@@ -212,6 +212,11 @@ fn renewed(node: &Node) -> f64 {
         .sum("starling_renewals_total", &[("outcome", "renewed")])
 }
 
+/// Renewals that an issuer put off. Honest nodes are never put off.
+fn put_off(node: &Node) -> f64 {
+    node.metrics().sum("starling_renewals_refused_total", &[])
+}
+
 /// What the root key makes of `node`, straight into `out`.
 fn add_issuer(root: &Path, node: &str, out: &Path) {
     let mut command = starling(&["ca", "add-issuer", "--node", node, "--state"]);
@@ -250,6 +255,7 @@ fn leaves_and_intermediate_are_rotated_under_load_and_nothing_is_lost() {
         });
         (load.stop(), began)
     });
+    assert_eq!((put_off(n1), put_off(n2)), (0.0, 0.0));
     assert!(
         report.failures.is_empty(),
         "{:?}",

@@ -55,6 +55,9 @@ impl Issuing {
                 self.open();
             }
             self.tell_end();
+            if let Some(role) = &*self.host.issuer.load() {
+                role.tell_refused();
+            }
         }
     }
 
@@ -86,6 +89,7 @@ impl Issuing {
             .then(|| Role::load(&self.state));
         match role {
             Some(Ok(role)) => {
+                let role = role.follow(self.host.issuer.load().as_deref());
                 self.host.issuer.store(Some(Arc::new(role)));
                 tracing::info!("this node is an issuer");
             }

@@ -175,7 +175,7 @@ impl Refused {
         Self {
             reason: tame(self.reason),
             why: tame(self.why),
-            status: self.status,
+            ..self
         }
     }
 }

@@ -184,43 +184,6 @@ async fn a_host_joins_again_as_itself_and_as_nobody_else() {
     drop(mesh.ca);
 }
 
-#[tokio::test]
-async fn an_identity_is_renewed_for_whoever_proves_it_and_for_nobody_else() {
-    let mesh = Issuers::three().await;
-    let (control, n2) = (mesh.host(0).control(), NodeName::parse("n2").unwrap());
-    let id = |text: &str| SpiffeId::parse(text).unwrap();
-    let (node, web) = (
-        id("spiffe://test.example/node/n1"),
-        id("spiffe://test.example/svc/web"),
-    );
-    let ask = async |caller: &SpiffeId, wanted: &SpiffeId| {
-        let asking = ca::Asking::new(wanted).unwrap();
-        let renewal = Renewal {
-            request: STANDARD.encode(&asking.request),
-        };
-        control
-            .ask_as::<Renewed>(caller, &n2, "/v1/renew", &renewal)
-            .await
-    };
-    for own in [&node, &web] {
-        let renewed = ask(own, own).await.unwrap();
-        assert!(renewed.leaf.starts_with("-----BEGIN CERTIFICATE-----"));
-    }
-    for (caller, wanted) in [
-        (&node, &web),
-        (&web, &node),
-        (&node, &id("spiffe://test.example/node/n2")),
-        (&web, &id("spiffe://test.example/svc/admin")),
-    ] {
-        let error = ask(caller, wanted).await.unwrap_err();
-        assert_eq!(
-            error.refused().unwrap().reason,
-            "bad_question",
-            "{caller} for {wanted}"
-        );
-    }
-}
-
 /// A node of the mesh that is no issuer, and knows the others.
 async fn no_issuer(mesh: &Issuers) -> Agent {
     let seeds = [mesh.agents[0].addr];
@@ -354,3 +317,5 @@ async fn an_issuer_that_knows_of_a_revocation_hands_on_nothing_that_is_revoked()
     mesh.host(1).identities.revoke(revocations);
     assert_eq!(outcome(&join(token).await), Outcome::Revoked);
 }
+
+mod renewals;

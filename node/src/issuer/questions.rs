@@ -11,11 +11,13 @@ use starling_gossip::NodeName;
 use starling_transport::{Leaf, Line};
 
 use super::Role;
+use super::limit::NotYet;
 use super::pass::{Passed, Spent, here, read};
 use super::signed::{self, Proof, Redeemed};
 use crate::ca::{self, CaError, Terms};
 use crate::control::Refused;
 use crate::host::Host;
+use crate::telemetry::metrics;
 use crate::token::InviteId;
 
 /// A request for another certificate of the identity that asks.
@@ -34,7 +36,8 @@ pub struct Renewed {
     pub issuer: String,
 }
 
-/// `/v1/renew`: whoever has a certificate that is still good gets another one of the same identity, and no other.
+/// `/v1/renew`: whoever has a certificate that is still good gets another one of the same identity, and no other, once it
+/// is not young any more and when it is the turn of its line.
 pub async fn renew(host: Arc<Host>, peer: Leaf, renewal: Renewal) -> Result<Renewed, Refused> {
     let role = role(&host)?;
     let revocations = host.identities.current().trust.revocations().clone();
@@ -42,6 +45,13 @@ pub async fn renew(host: Arc<Host>, peer: Leaf, renewal: Renewal) -> Result<Rene
         let why = refusal.to_string();
         return Err(Refused::new(StatusCode::FORBIDDEN, "revoked", why));
     }
+    // Before anything that costs more, and before the request is looked at: a bad one has used up the turn.
+    let renewals = role.renewals();
+    let turn = renewals.take(&peer).map_err(|not_yet| {
+        metrics::renewal_refused(not_yet.why.as_str());
+        renewals.tell();
+        Refused::from(not_yet)
+    })?;
     let request = STANDARD.decode(&renewal.request);
     let request = request.map_err(|error| Refused::bad_question(error.to_string()))?;
     let lifetime = host.config.load().issuer.lifetime;
@@ -61,8 +71,10 @@ pub async fn renew(host: Arc<Host>, peer: Leaf, renewal: Renewal) -> Result<Rene
             format!("{error}; invite the host anew"),
         ),
         error => {
-            let error: &(dyn std::error::Error + 'static) = &error;
-            tracing::error!(error, "cannot renew a certificate");
+            if let Some(times) = renewals.give_back(&turn) {
+                let error: &(dyn std::error::Error + 'static) = &error;
+                tracing::error!(error, times, "cannot renew a certificate");
+            }
             Refused::internal("this issuer cannot issue; its log tells why")
         }
     })?;
@@ -105,6 +117,12 @@ pub async fn spent(host: Arc<Host>, peer: Leaf, spent: Spent) -> Result<(), Refu
     is_issuer(&host, &signed::spent(&home, id), &spent.proof)?;
     role.note_spent(&home, id);
     Ok(())
+}
+
+impl From<NotYet> for Refused {
+    fn from(NotYet { why, after }: NotYet) -> Self {
+        Self::not_yet(why.as_str(), why.explain(), after)
+    }
 }
 
 fn node(peer: &Leaf) -> Result<NodeName, Refused> {

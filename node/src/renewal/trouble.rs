@@ -63,11 +63,6 @@ impl Trouble {
         );
     }
 
-    /// Whether it is time for another try.
-    pub(super) fn is_due(&self, now: SystemTime) -> bool {
-        now >= self.due
-    }
-
     /// When the next try is due.
     pub(super) fn due(&self) -> SystemTime {
         self.due

@@ -53,6 +53,8 @@ pub const SVID_EXPIRY: &str = "starling_svid_expiry_timestamp_seconds";
 pub const SVID_EXPIRES: &str = "starling_svid_expires_seconds";
 /// Tries to renew a certificate of this node.
 pub const RENEWALS: &str = "starling_renewals_total";
+/// Renewals that this issuer refused for coming too early or too often.
+pub const RENEWALS_REFUSED: &str = "starling_renewals_refused_total";
 /// Requests at the join port.
 pub const JOINS: &str = "starling_joins_total";
 /// Times the configuration was read again.
@@ -159,6 +161,11 @@ pub fn svid_expires(identity: &str, not_after: u64) {
 pub(crate) fn renewed(is_renewed: bool) {
     let outcome = if is_renewed { "renewed" } else { "failed" };
     counter!(RENEWALS, "outcome" => outcome).increment(1);
+}
+
+/// An issuer does not renew a certificate now. `reason` is a word of a closed list.
+pub(crate) fn renewal_refused(reason: &'static str) {
+    counter!(RENEWALS_REFUSED, "reason" => reason).increment(1);
 }
 
 /// A request at the join port was answered.
@@ -344,6 +351,10 @@ fn describe_agent() {
     describe_counter!(
         RENEWALS,
         "Tries of this node to renew one of its certificates, by outcome; files that something else replaced are not counted"
+    );
+    describe_counter!(
+        RENEWALS_REFUSED,
+        "Renewals that this issuer refused until later, by reason; other refusals are not counted"
     );
     describe_counter!(
         JOINS,
