@@ -27,7 +27,7 @@ mod operator;
 mod request;
 mod template;
 
-pub use book::{Book, Signed};
+pub use book::{BOOK, Book, Signed};
 pub use error::CaError;
 pub(crate) use life::Life;
 pub use operator::RootKey;

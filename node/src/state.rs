@@ -5,6 +5,7 @@
 //! node.pem node.key              this node's chain (leaf first) and PKCS#8 key
 //! svc/<service>.pem .key         the same for each service this node may speak for
 //! ca/root.* ca/intermediate.*    on issuers only
+//! ca/issued                      on issuers only: certificates that they signed and that are still good
 //! invites/                       on issuers only: open and ended invitations
 //! documents/                     what operators said, and which of it is on trial
 //! reset.key generation peers.cache

@@ -127,6 +127,12 @@ pub struct Svid {
     pub identity: String,
     /// Negative once it has run out.
     pub seconds_left: i64,
+    /// By which `starling revoke key/…` revokes it.
+    pub key: String,
+    /// The line that it belongs to, if it names one.
+    pub line: Option<String>,
+    /// Why this node knows that it is revoked.
+    pub revoked: Option<String>,
 }
 
 /// A renewal that fails.

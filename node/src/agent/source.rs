@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use starling_gossip::{Caps, Catalogue, DocumentKey, Instance, Liveness, Member, NodeName, State};
-use starling_transport::{RefusedByPeer, Svid};
+use starling_transport::{Identities, Refusal, RefusedByPeer, Svid};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -156,7 +156,7 @@ impl Source for View {
             zone: config.zone.clone(),
             svids: std::iter::once(&set.node)
                 .chain(set.services.values())
-                .map(svid)
+                .map(|held| svid(held, &self.host.identities))
                 .collect(),
             renewal: host.renewal_trouble.load().as_deref().map(renewal),
             issuer: host.issuer.load().as_deref().map(|role| view::Issuer {
@@ -347,10 +347,17 @@ impl Source for View {
     }
 }
 
-fn svid(svid: &Svid) -> view::Svid {
+fn svid(svid: &Svid, identities: &Identities) -> view::Svid {
+    let leaf = svid.leaf();
+    let refusal = identities.judge_own(svid.id()).err();
+    let refusal =
+        refusal.filter(|refusal| matches!(refusal, Refusal::Revoked | Refusal::RevokedIssuer));
     view::Svid {
         identity: svid.id().to_string(),
-        seconds_left: seconds_until(svid.leaf().not_after),
+        seconds_left: seconds_until(leaf.not_after),
+        key: leaf.key_hash.to_string(),
+        line: leaf.line.as_ref().map(|line| line.name.to_string()),
+        revoked: refusal.map(|refusal| refusal.to_string()),
     }
 }
 

@@ -85,7 +85,7 @@ impl Book {
             }
         }
         if damaged > 0 {
-            tracing::warn!(lines = damaged, file = NAME, "skipped damaged lines");
+            tracing::warn!(lines = damaged, file = BOOK, "skipped damaged lines");
         }
         Ok(good)
     }
@@ -106,20 +106,20 @@ impl Book {
         if dropped > 0 {
             tracing::warn!(
                 certificates = dropped,
-                file = NAME,
+                file = BOOK,
                 "the book is full; the oldest certificates are dropped"
             );
         }
         let text: String = lines[dropped..].concat();
         let size = text.len() as u64;
-        self.state.write(NAME, text.as_bytes())?;
+        self.state.write(BOOK, text.as_bytes())?;
         self.compact_at
             .store((2 * size).max(COMPACT_AT_LEAST), Ordering::Relaxed);
         Ok(())
     }
 
     fn path(&self) -> PathBuf {
-        self.state.path().join(NAME)
+        self.state.path().join(BOOK)
     }
 
     /// Held until it is dropped. On a file of its own, as the book is replaced.
@@ -154,7 +154,7 @@ impl Signed {
 }
 
 /// In the state directory.
-const NAME: &str = "ca/issued";
+pub const BOOK: &str = "ca/issued";
 const LOCK: &str = "ca/issued.lock";
 
 /// Of the file: some 25,000 certificates, which is what issuers of a full mesh sign in a day.

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::client::{self, ClientError};
 use super::{block_on, out};
 use crate::admin::view;
-use crate::ca::{INTERMEDIATE_CERT, INTERMEDIATE_KEY, ROOT_KEY};
+use crate::ca::{BOOK, INTERMEDIATE_CERT, INTERMEDIATE_KEY, ROOT_KEY};
 use crate::config::{SOCKET, STATE};
 use crate::invites::DIRECTORY as INVITES;
 use crate::state::{NODE_CHAIN, NODE_KEY, RESET_KEY, StateDir, TRUST, service_files};
@@ -119,6 +119,7 @@ fn forget(state: &StateDir) -> anyhow::Result<()> {
         NODE_CHAIN,
         INTERMEDIATE_CERT,
         TRUST,
+        BOOK,
         "generation",
         "peers.cache",
     ];

@@ -128,7 +128,14 @@ fn refusal(refused: &view::RefusedByPeer) -> String {
 fn certificates(svids: &[view::Svid]) -> String {
     let mut table = Table::new(["CERTIFICATE", "ENDS"]);
     for svid in svids {
-        table.row([svid.identity.clone(), ends(svid.seconds_left)]);
+        let ends = ends(svid.seconds_left);
+        table.row([
+            svid.identity.clone(),
+            match &svid.revoked {
+                Some(why) => format!("{ends}, but here it counts as REVOKED: {why}"),
+                None => ends,
+            },
+        ]);
     }
     table.render()
 }
@@ -214,10 +221,16 @@ mod tests {
                 view::Svid {
                     identity: "spiffe://example.org/node/n1".into(),
                     seconds_left: 80_000,
+                    key: "sha256:00".into(),
+                    line: Some("11".into()),
+                    revoked: Some("the certificate is revoked".into()),
                 },
                 view::Svid {
                     identity: "spiffe://example.org/svc/web".into(),
                     seconds_left: -61,
+                    key: "sha256:01".into(),
+                    line: None,
+                    revoked: None,
                 },
             ],
             renewal: Some(view::Renewal {
@@ -302,7 +315,7 @@ For 10.0.0.2:7400, spiffe://example.org/svc/web HAS EXPIRED (5s ago).
   hint: renew it, or put the clock right, here or there: `timedatectl`
 
 CERTIFICATE                   ENDS
-spiffe://example.org/node/n1  in 22h 13m
+spiffe://example.org/node/n1  in 22h 13m, but here it counts as REVOKED: the certificate is revoked
 spiffe://example.org/svc/web  1m 1s ago
 
 Not renewed for 2h 1m: spiffe://example.org/node/n1: no issuer is known and alive
