@@ -25,17 +25,18 @@
 mod columns;
 mod world;
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use starling_gossip::documents::SubmitError;
-use starling_gossip::documents::system::{KeyStatement, RetentionEntry, retention_lists};
+use starling_gossip::documents::system::{KeyStatement, RetentionEntry, hex, retention_lists};
+use starling_gossip::documents::{Receipt, SubmitError};
 use starling_gossip::testing::Operator;
 use tokio::time::Instant;
 
 use self::columns::COLUMNS;
-use self::world::{Build, KINDS, World};
+use self::world::{Build, Cast, KINDS, World};
 use crate::config::Config;
-use crate::testing::Ca;
 
 const SECOND: Duration = Duration::from_secs(1);
 const AGES: [Duration; 4] = [
@@ -47,11 +48,22 @@ const AGES: [Duration; 4] = [
 
 /// Tries a row in all columns: `before` happens before the document comes, `after` at each of the [`AGES`].
 async fn row(before: impl AsyncFn(&mut World), after: impl AsyncFn(&mut World)) {
-    let ca = std::sync::Arc::new(Ca::new());
+    row_on(&Cast::new(), None, before, after).await;
+}
+
+/// The same with nodes that start with the documents in `disk`.
+async fn row_on(
+    cast: &Arc<Cast>,
+    disk: Option<&Path>,
+    before: impl AsyncFn(&mut World),
+    after: impl AsyncFn(&mut World),
+) {
     for column in COLUMNS {
         for age in AGES {
-            for is_taken in [true, false] {
-                let mut world = World::new(&ca, column, age, is_taken).await;
+            // Without the document once for each column is enough where all that fills the rooms has to be read again.
+            let is_slow = disk.is_some() && age != AGES[0];
+            for is_taken in [true, false].into_iter().take(if is_slow { 1 } else { 2 }) {
+                let mut world = World::new(cast, column, (age, is_taken), disk).await;
                 assert!(world.allows(0), "{}: before", world.label);
                 before(&mut world).await;
                 if is_taken {
@@ -129,6 +141,7 @@ async fn nothing_that_is_denied_passes_after_a_split_is_healed() {
     row(before, async |world| {
         // The other side goes on meanwhile.
         let other = world
+            .cast
             .carol
             .write(&world.network, "policy/other", 1, columns::UNRELATED);
         world.submit(1, &other).await.unwrap();
@@ -159,9 +172,17 @@ async fn nothing_that_is_denied_passes_at_a_host_that_joins_later() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_that_is_denied_passes_with_all_rooms_full() {
-    let before = async |world: &mut World| world.fill_rooms(|world| &world.thief).await;
-    row(before, async |world| {
-        world.fill_rooms(|world| &world.alice).await;
+    let cast = Cast::new();
+    // A thief has filled all rooms, and the one who denies has just enough left for that.
+    let mut full = World::new(&cast, &COLUMNS[0], (SECOND, false), None).await;
+    fill_rooms(&full, &cast.thief, Left::Nothing).await;
+    fill_rooms(&full, &cast.alice, Left::Little).await;
+    fill_deletions(&full, &cast.thief).await;
+    full.watch(SECOND).await;
+    full.stop(0).await;
+    let disk = full.dir.path().join("n1/documents");
+    row_on(&cast, Some(&disk), nothing, async |world| {
+        fill_up(world, &world.cast.alice).await;
         world.watch(SECOND).await;
         world.kill(0).await;
         world.start(0).await;
@@ -172,7 +193,7 @@ async fn nothing_that_is_denied_passes_with_all_rooms_full() {
 #[tokio::test(start_paused = true)]
 async fn nothing_that_is_denied_passes_after_its_signer_is_revoked() {
     row(nothing, async |world| {
-        revoke_by_root(world, |world| &world.alice).await;
+        revoke_by_root(world, |world| &world.cast.alice).await;
         world.watch(2 * SECOND).await;
         world.kill(0).await;
         world.start(0).await;
@@ -191,6 +212,7 @@ async fn nothing_that_is_denied_passes_after_its_signer_s_grant_has_ended() {
     row(nothing, async |world| {
         world.skew(world::GRANT_TIME + 600 * SECOND);
         let late = world
+            .cast
             .alice
             .write(&world.network, "policy/late", 1, columns::UNRELATED);
         let refused = world.submit(0, &late).await;
@@ -222,7 +244,8 @@ async fn nothing_that_is_denied_passes_after_a_reload_is_refused_or_taken() {
         let config = Config::load(world.dir.path()).unwrap();
         let host = world.host(0);
         host.policy.configure(&config);
-        host.identities.replace(world.ca.identities("n1", "orders"));
+        host.identities
+            .replace(world.cast.ca.identities("n1", "orders"));
         host.membership.recheck();
         world.watch(SECOND).await;
         world.kill(0).await;
@@ -236,6 +259,7 @@ async fn nothing_that_is_denied_passes_while_the_disk_is_full() {
     row(nothing, async |world| {
         world.fill_disk(0);
         let more = world
+            .cast
             .carol
             .write(&world.network, "policy/more", 1, columns::UNRELATED);
         let refused = world.submit(0, &more).await;
@@ -355,86 +379,119 @@ async fn revoke_by_root(world: &mut World, whom: impl Fn(&World) -> &Operator) {
     assert!(documents.operators.is_revoked(&key, 2));
 }
 
+/// How much of an operator's shares is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    /// Room for one more short text of each kind, and one revocation of an operator.
+    Little,
+}
+
+/// Fills one operator's shares of the kinds' rooms.
+async fn fill_rooms(world: &World, whose: &Operator, left: Left) {
+    for kind in KINDS {
+        fill_kind(world, whose, kind, "large", 60_000).await;
+        fill_kind(world, whose, kind, "small", 4_000).await;
+        if left == Left::Little {
+            // A shorter text in place of one that is there.
+            let key = filler_name(whose, kind, "small", 0);
+            let body = columns::filler(kind, 0);
+            let shorter = whose.write(&world.network, &key, 2, &body);
+            world.submit(0, &shorter).await.unwrap();
+        }
+    }
+    let count = match left {
+        Left::Nothing => 512,
+        Left::Little => 511,
+    };
+    let statements = operator_revocations(world, whose, 1, count);
+    world.submit(0, &statements).await.unwrap();
+}
+
+/// Fills what is left, and sees that no more is taken.
+async fn fill_up(world: &World, whose: &Operator) {
+    for kind in ["policy", "revocation"] {
+        fill_kind(world, whose, kind, "last", 2_000).await;
+    }
+    // A column may have taken the place.
+    let last = operator_revocations(world, whose, 2, 1);
+    let _ = world.submit(0, &last).await;
+    let none = operator_revocations(world, whose, 3, 1);
+    assert_full(world.submit(0, &none).await);
+}
+
+async fn fill_deletions(world: &World, whose: &Operator) {
+    for (part, count) in [1000, 1000, 1000, 1000, 96].into_iter().enumerate() {
+        let deletions = deletions_of(world, whose, part, count);
+        world.submit(0, &deletions).await.unwrap();
+    }
+    let none = deletions_of(world, whose, 5, 1);
+    assert_full(world.submit(0, &none).await);
+}
+
+/// Submits texts of this length until the share is full.
+async fn fill_kind(world: &World, whose: &Operator, kind: &str, size: &str, bytes: usize) {
+    let body = columns::filler(kind, bytes);
+    for nth in 0.. {
+        assert!(nth < 40, "{kind} is never full");
+        let key = filler_name(whose, kind, size, nth);
+        let packet = whose.write(&world.network, &key, 1, &body);
+        let submitted = world.submit(0, &packet).await;
+        if submitted.is_err() {
+            assert!(nth > 0, "{kind} is full");
+            return assert_full(submitted);
+        }
+    }
+}
+
+fn assert_full(submitted: Result<Receipt, SubmitError>) {
+    let Err(SubmitError::Refused(refusal)) = submitted else {
+        panic!("{submitted:?}");
+    };
+    assert_eq!(refusal.reason(), "full");
+}
+
+fn filler_name(whose: &Operator, kind: &str, size: &str, nth: usize) -> String {
+    format!("{kind}/{size}-{nth}-{}", &hex(&whose.key_hash())[..6])
+}
+
+fn deletions_of(world: &World, whose: &Operator, part: usize, count: u16) -> Vec<u8> {
+    let mut draft = whose.draft(&world.network, "policy/x", 1, "");
+    let one = draft.rows.remove(0);
+    let row = |nth| {
+        let name = format!("gone-{part}-{nth:04}-{}", &hex(&whose.key_hash())[..6]);
+        let mut row = one.clone();
+        (row.name, row.deleted) = (name.parse().unwrap(), true);
+        row
+    };
+    draft.rows = (0..count).map(row).collect();
+    whose.sign(&draft)
+}
+
+/// Revocations of keys that nobody knows. Those of one `part` are others than those of another.
+fn operator_revocations(world: &World, whose: &Operator, part: u8, count: u16) -> Vec<u8> {
+    let signer = whose.key_hash();
+    let statement = |nth: u16| {
+        let mut key = [part; 32];
+        key[..2].copy_from_slice(&nth.to_be_bytes());
+        let reason = "full".into();
+        KeyStatement { key, reason }
+    };
+    let statements: Vec<_> = (0..count).map(statement).collect();
+    let first = statements[0].document(Some(&signer)).to_string();
+    let mut draft = whose.draft(&world.network, &first, 1, "");
+    let one = draft.rows.remove(0);
+    let row = |statement: &KeyStatement| {
+        let mut row = one.clone();
+        row.name = statement.document(Some(&signer)).name;
+        row.body = statement.to_text();
+        row
+    };
+    draft.rows = statements.iter().map(row).collect();
+    whose.sign(&draft)
+}
+
 impl World {
-    /// Fills one operator's share of every room, until no more is taken.
-    async fn fill_rooms(&mut self, whose: impl Fn(&Self) -> &Operator) {
-        for kind in KINDS {
-            self.fill_kind(kind, &whose).await;
-        }
-        self.fill_deletions(&whose).await;
-        self.fill_operator_revocations(&whose).await;
-    }
-
-    async fn fill_kind(&self, kind: &str, whose: impl Fn(&Self) -> &Operator) {
-        for nth in 0.. {
-            let key = format!("{kind}/fill-{}-{nth}", &self.short_key(whose(self)));
-            let body = columns::filler(kind);
-            let packet = whose(self).write(&self.network, &key, 1, &body);
-            match self.submit(0, &packet).await {
-                Ok(_) => assert!(nth < 40, "{kind} never fills"),
-                Err(SubmitError::Refused(refusal)) => {
-                    assert_eq!(refusal.reason(), "full");
-                    assert!(nth > 10, "{kind} was full at {nth}");
-                    return;
-                }
-                Err(error) => panic!("{error}"),
-            }
-        }
-    }
-
-    async fn fill_deletions(&self, whose: impl Fn(&Self) -> &Operator) {
-        let whose = whose(self);
-        for part in 0..5 {
-            let mut draft = whose.draft(&self.network, "policy/x", 1, "");
-            let one = draft.rows.remove(0);
-            draft.rows = (0..1000)
-                .map(|nth| {
-                    let name = format!("gone-{}-{part}-{nth:04}", self.short_key(whose));
-                    let mut row = one.clone();
-                    (row.name, row.deleted) = (name.parse().unwrap(), true);
-                    row
-                })
-                .collect();
-            let refused = self.submit(0, &whose.sign(&draft)).await;
-            assert_eq!(refused.is_ok(), part < 4, "{refused:?}");
-        }
-    }
-
-    async fn fill_operator_revocations(&self, whose: impl Fn(&Self) -> &Operator) {
-        let whose = whose(self);
-        let signer = whose.key_hash();
-        let mut statements: Vec<_> = (0..=255u8)
-            .flat_map(|high| [(high, 0), (high, 1)])
-            .map(|(high, low)| {
-                let mut key = [low; 32];
-                key[0] = high;
-                let reason = "full".into();
-                KeyStatement { key, reason }
-            })
-            .collect();
-        statements.sort_by_key(|statement| statement.document(Some(&signer)));
-        let first = statements[0].document(Some(&signer)).to_string();
-        let mut draft = whose.draft(&self.network, &first, 1, "");
-        let one = draft.rows.remove(0);
-        draft.rows = statements
-            .iter()
-            .map(|statement| {
-                let mut row = one.clone();
-                row.name = statement.document(Some(&signer)).name;
-                row.body = statement.to_text();
-                row
-            })
-            .collect();
-        let has_some = self.has_operator_revocation(&signer);
-        let filled = self.submit(0, &whose.sign(&draft)).await;
-        // With one in there already, one less fits.
-        assert_eq!(filled.is_ok(), !has_some, "{filled:?}");
-        if has_some {
-            draft.rows.pop();
-            self.submit(0, &whose.sign(&draft)).await.unwrap();
-        }
-    }
-
     /// Waits until a node denies, if there is something that it has to deny; from then on it always has to.
     async fn until_denied(&mut self, at: usize, limit: Duration) {
         let began = Instant::now();

@@ -90,7 +90,7 @@ pub(super) const COLUMNS: &[Column] = &[
         is_allowed_by_toml: false,
         base: |world| {
             let grant = rule("grant", "\"web\"");
-            let granted = world.bob.write(&world.network, "policy/a", 1, &grant);
+            let granted = world.cast.bob.write(&world.network, "policy/a", 1, &grant);
             vec![granted]
         },
         newest: operator_revoked,
@@ -99,7 +99,7 @@ pub(super) const COLUMNS: &[Column] = &[
 
 /// Alice says that what bob signed stays where it allows less, then that bob's key is revoked.
 fn operator_revoked(world: &World) -> Vec<Vec<u8>> {
-    let (key, signer) = (world.bob.key_hash(), world.alice.key_hash());
+    let (key, signer) = (world.cast.bob.key_hash(), world.cast.alice.key_hash());
     let document: DocumentKey = "policy/a".parse().unwrap();
     let documents = world.host(0).membership.documents();
     let entry = RetentionEntry {
@@ -114,7 +114,7 @@ fn operator_revoked(world: &World) -> Vec<Vec<u8>> {
     let said = (statement.document(Some(&signer)), statement.to_text());
     let sign = |(document, body): (DocumentKey, String)| {
         let document = document.to_string();
-        world.alice.write(&world.network, &document, 1, &body)
+        world.cast.alice.write(&world.network, &document, 1, &body)
     };
     lists.into_iter().chain([said]).map(sign).collect()
 }
@@ -122,17 +122,21 @@ fn operator_revoked(world: &World) -> Vec<Vec<u8>> {
 fn policy(world: &World, revision: u64, body: &str) -> Vec<u8> {
     let body = format!("{NEW}{body}");
     world
+        .cast
         .alice
         .write(&world.network, "policy/a", revision, &body)
 }
 
 fn granted(world: &World, body: &str) -> Vec<u8> {
-    world.carol.write(&world.network, "policy/a", 1, body)
+    world.cast.carol.write(&world.network, "policy/a", 1, body)
 }
 
 fn revocation(world: &World, what: &str) -> Vec<u8> {
     let body = format!("{NEW}[[revoked]]\n{what}");
-    world.alice.write(&world.network, "revocation/a", 1, &body)
+    world
+        .cast
+        .alice
+        .write(&world.network, "revocation/a", 1, &body)
 }
 
 /// Certificates of all that was issued or begun until now.
@@ -151,12 +155,12 @@ fn group(members: &str) -> String {
     format!("[groups]\nfront = [{members}]\n") + &rule("grant", "\"group:front\"")
 }
 
-/// A text of some 60 KiB that denies nothing to `web`.
-pub(super) fn filler(kind: &str) -> String {
+/// A text that denies nothing to `web`, some `bytes` long.
+pub(super) fn filler(kind: &str, bytes: usize) -> String {
     let says = match kind {
         "policy" => UNRELATED.to_owned(),
         "revocation" => format!("[[revoked]]\n{}", dated("host = \"n77\"")),
         _ => "[[rule]]\nto = { version = \"v1\" }\n".to_owned(),
     };
-    says + &format!("# {}\n", "x".repeat(118)).repeat(500)
+    says + &format!("# {}\n", "x".repeat(118)).repeat(bytes / 121)
 }

@@ -1,15 +1,16 @@
 //! A mesh in one process: real documents, real state directories, real policy and trust; a network in memory and a paused clock.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 use http::{Method, Uri};
-use starling_gossip::documents::system::hex;
 use starling_gossip::documents::{Receipt, SubmitError};
-use starling_gossip::testing::{Memory, Network, Node, Operator};
+use starling_gossip::testing::{Authority, Memory, Network, Node, Operator};
 use starling_gossip::{DocumentKey, Revision, Settings};
 use starling_transport::Svid;
 use tokio::task::JoinSet;
@@ -27,14 +28,8 @@ use crate::testing::Ca;
 
 /// Some nodes, and one caller whose call is asked about: `web` on `n9` calls `orders`.
 pub(super) struct World {
-    pub(super) ca: Arc<Ca>,
+    pub(super) cast: Arc<Cast>,
     pub(super) network: Memory,
-    /// Senior to all others; makes what was there before.
-    pub(super) carol: Operator,
-    /// Signs what denies.
-    pub(super) alice: Operator,
-    pub(super) bob: Operator,
-    pub(super) thief: Operator,
     pub(super) sites: Vec<Site>,
     /// The node that the operator hands the document to.
     pub(super) taker: usize,
@@ -46,6 +41,18 @@ pub(super) struct World {
     pub(super) dir: tempfile::TempDir,
     /// How far the nodes' clocks are ahead.
     skew_ms: Arc<AtomicI64>,
+}
+
+/// Who issues and signs; the same for all worlds of a test.
+pub(super) struct Cast {
+    pub(super) ca: Ca,
+    authority: Authority,
+    /// Senior to all others; makes what was there before.
+    pub(super) carol: Operator,
+    /// Signs what denies.
+    pub(super) alice: Operator,
+    pub(super) bob: Operator,
+    pub(super) thief: Operator,
 }
 
 /// A node and its disk.
@@ -83,38 +90,40 @@ pub(super) struct Child {
 struct Old(Box<dyn Consumer>);
 
 impl World {
+    /// A world with one node, which starts with the documents in `disk`, if there is one.
     pub(super) async fn new(
-        ca: &Arc<Ca>,
+        cast: &Arc<Cast>,
         column: &'static Column,
-        age: Duration,
-        is_taken: bool,
+        (age, is_taken): (Duration, bool),
+        disk: Option<&Path>,
     ) -> Self {
-        let network = Memory::new(1);
-        let operator = |name, rank, ends: Option<Duration>| {
-            let kinds = KINDS;
-            Operator::with(&network, name, &kinds, |grant| {
-                grant.rank = rank;
-                if let Some(ends) = ends {
-                    grant.not_after = network.clock().now_s() + ends.as_secs();
-                }
-            })
-        };
+        let mut network = Memory::new(1);
+        network.authority = cast.authority.clone();
         let mut world = Self {
-            carol: operator("carol", 1, None),
-            alice: operator("alice", 2, Some(GRANT_TIME)),
-            bob: operator("bob", 3, None),
-            thief: operator("thief", 4, None),
             network,
             sites: Vec::new(),
             taker: 0,
-            caller: ca.service_on("web", "n9"),
+            caller: cast.ca.service_on("web", "n9"),
             column,
             is_taken,
             label: format!("{} at {age:?}, taken: {is_taken}", column.name),
             dir: tempfile::tempdir_in(quick_disk()).unwrap(),
             skew_ms: Arc::default(),
-            ca: ca.clone(),
+            cast: cast.clone(),
         };
+        let documents = world.dir.path().join("n1/documents");
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&documents)
+            .unwrap();
+        for file in disk
+            .into_iter()
+            .flat_map(|disk| fs::read_dir(disk).unwrap())
+        {
+            let file = file.unwrap();
+            fs::copy(file.path(), documents.join(file.file_name())).unwrap();
+        }
         world.add("n1").await;
         for packet in (column.base)(&world) {
             world.submit(0, &packet).await.unwrap();
@@ -161,7 +170,7 @@ impl World {
         };
         let port = self.network.port(site.name).await;
         let Node { membership, .. } = Node::start_at(port, settings);
-        let identities = self.ca.identities(site.name, "orders");
+        let identities = self.cast.ca.identities(site.name, "orders");
         let host = Ca::host(identities, self.config(), membership);
         let (build, mut consumers) = match site.build {
             Build::New => ("new", consumers(&host)),
@@ -172,8 +181,7 @@ impl World {
             consumers = old.collect();
         }
         let child = site.child.clone();
-        let keeper =
-            Keeper::start_as(build, &site.state, &host.membership, consumers, child).await;
+        let keeper = Keeper::start_as(build, &site.state, &host.membership, consumers, child).await;
         let mut tasks = JoinSet::new();
         tasks.spawn(keeper.run(host.clone()));
         self.sites[at].running = Some(Running { host, tasks });
@@ -274,22 +282,9 @@ impl World {
     /// Signed by the root itself.
     pub(super) fn by_root(&self, document: &DocumentKey, body: &str) -> Vec<u8> {
         let document = document.to_string();
-        let draft = self.carol.draft(&self.network, &document, 1, body);
+        let draft = self.cast.carol.draft(&self.network, &document, 1, body);
         let message = draft.to_sign_as_root(self.network.trust_domain());
         draft.signed_by_root(self.network.sign_as_root(&message))
-    }
-
-    pub(super) fn short_key(&self, operator: &Operator) -> String {
-        hex(&operator.key_hash())[..6].to_owned()
-    }
-
-    pub(super) fn has_operator_revocation(&self, signer: &[u8; 32]) -> bool {
-        let documents = self.host(0).membership.documents();
-        let mut keys = documents.entries.keys();
-        keys.any(|key| {
-            let ends = format!("-{}", &hex(signer)[..16]);
-            key.kind.as_str() == "operator-revocation" && key.name.as_str().ends_with(&ends)
-        })
     }
 
     /// Waits until another node holds what the first one does.
@@ -359,17 +354,33 @@ impl World {
             true => "allow = [\"web\"]",
             false => "",
         };
-        format!(
-            "[[service]]\nname = \"orders\"\nport = 1\nprotocol = \"http\"\n{allow}\n"
-        )
+        format!("[[service]]\nname = \"orders\"\nport = 1\nprotocol = \"http\"\n{allow}\n")
     }
 
     fn config(&self) -> Config {
-        Config::from_bytes(
-            std::path::Path::new("starling.toml"),
-            self.toml().as_bytes(),
-        )
-        .unwrap()
+        Config::from_bytes(Path::new("starling.toml"), self.toml().as_bytes()).unwrap()
+    }
+}
+
+impl Cast {
+    pub(super) fn new() -> Arc<Self> {
+        let network = Memory::new(1);
+        let operator = |name, rank, time: Option<Duration>| {
+            Operator::with(&network, name, &KINDS, |grant| {
+                grant.rank = rank;
+                if let Some(time) = time {
+                    grant.not_after = network.clock().now_s() + time.as_secs();
+                }
+            })
+        };
+        Arc::new(Self {
+            ca: Ca::new(),
+            carol: operator("carol", 1, None),
+            alice: operator("alice", 2, Some(GRANT_TIME)),
+            bob: operator("bob", 3, None),
+            thief: operator("thief", 4, None),
+            authority: network.authority,
+        })
     }
 }
 
@@ -465,8 +476,8 @@ pub(super) const GRANT_TIME: Duration = Duration::from_secs(2 * 3600);
 const STEP: Duration = Duration::from_millis(50);
 
 /// In memory where there is such a disk: some thousand files are synced.
-fn quick_disk() -> std::path::PathBuf {
-    let shm = std::path::Path::new("/dev/shm");
+fn quick_disk() -> PathBuf {
+    let shm = Path::new("/dev/shm");
     match shm.is_dir() {
         true => shm.to_owned(),
         false => std::env::temp_dir(),
