@@ -175,8 +175,8 @@ async fn nothing_that_is_denied_passes_with_all_rooms_full() {
     let cast = Cast::new();
     // A thief has filled all rooms, and the one who denies has just enough left for that.
     let mut full = World::new(&cast, &COLUMNS[0], (SECOND, false), None).await;
-    fill_rooms(&full, &cast.thief, Left::Nothing).await;
-    fill_rooms(&full, &cast.alice, Left::Little).await;
+    fill_rooms(&full, &cast.thief, &KINDS, Left::Nothing).await;
+    fill_rooms(&full, &cast.alice, &DENYING, Left::Little).await;
     fill_deletions(&full, &cast.thief).await;
     full.watch(SECOND).await;
     full.stop(0).await;
@@ -379,6 +379,9 @@ async fn revoke_by_root(world: &mut World, whom: impl Fn(&World) -> &Operator) {
     assert!(documents.operators.is_revoked(&key, 2));
 }
 
+/// The kinds that can deny.
+const DENYING: [&str; 2] = ["policy", "revocation"];
+
 /// How much of an operator's shares is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Left {
@@ -388,8 +391,8 @@ enum Left {
 }
 
 /// Fills one operator's shares of the kinds' rooms.
-async fn fill_rooms(world: &World, whose: &Operator, left: Left) {
-    for kind in KINDS {
+async fn fill_rooms(world: &World, whose: &Operator, kinds: &[&str], left: Left) {
+    for kind in kinds {
         fill_kind(world, whose, kind, "large", 60_000).await;
         fill_kind(world, whose, kind, "small", 4_000).await;
         if left == Left::Little {
@@ -410,7 +413,7 @@ async fn fill_rooms(world: &World, whose: &Operator, left: Left) {
 
 /// Fills what is left, and sees that no more is taken.
 async fn fill_up(world: &World, whose: &Operator) {
-    for kind in ["policy", "revocation"] {
+    for kind in DENYING {
         fill_kind(world, whose, kind, "last", 2_000).await;
     }
     // A column may have taken the place.
