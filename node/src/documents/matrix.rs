@@ -13,7 +13,7 @@
 //! | split and heal | a second callee hears nothing until the split ends, and takes documents meanwhile |
 //! | a host that joins later | an empty state directory and a seed |
 //! | rooms full | a thief filled all rooms before; the signer's shares are filled after |
-//! | signer revoked | by the root, with a list that keeps what was signed |
+//! | signer revoked | by the root, with a list that keeps what was signed; or with none yet |
 //! | signer's grant ended | the clock passes it |
 //! | reload refused | a broken file, then a good one, then other certificates |
 //! | disk full | nothing can be written, before or after, while the agent runs and over a start |
@@ -29,7 +29,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use starling_gossip::documents::system::{KeyStatement, RetentionEntry, hex, retention_lists};
+use starling_gossip::DocumentKey;
+use starling_gossip::documents::system::{
+    KeyStatement, RetentionEntry, hex, is_system, retention_lists,
+};
 use starling_gossip::documents::{Receipt, SubmitError};
 use starling_gossip::testing::Operator;
 use tokio::time::Instant;
@@ -193,7 +196,7 @@ async fn nothing_that_is_denied_passes_with_all_rooms_full() {
 #[tokio::test(start_paused = true)]
 async fn nothing_that_is_denied_passes_after_its_signer_is_revoked() {
     row(nothing, async |world| {
-        revoke_by_root(world, |world| &world.cast.alice).await;
+        revoke_alice(world, |_| true).await;
         world.watch(2 * SECOND).await;
         world.kill(0).await;
         world.start(0).await;
@@ -203,6 +206,18 @@ async fn nothing_that_is_denied_passes_after_its_signer_is_revoked() {
             .add_denying("n2", !world.column.is_allowed_by_toml)
             .await;
         world.until_denied(1, 2 * SECOND).await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_that_is_denied_passes_while_no_list_names_what_its_revoked_signer_said() {
+    row(nothing, async |world| {
+        // What says whose word counts is for seniors to keep; without a list it goes.
+        revoke_alice(world, |key| is_system(&key.kind)).await;
+        world.watch(2 * SECOND).await;
+        world.kill(0).await;
+        world.start(0).await;
     })
     .await;
 }
@@ -352,13 +367,16 @@ async fn jump(world: &mut World, by: Duration, is_back: bool) {
     world.start(0).await;
 }
 
-/// What `starling operator revoke` does where an agent is: lists first, then the revocation.
-async fn revoke_by_root(world: &mut World, whom: impl Fn(&World) -> &Operator) {
-    let key = whom(world).key_hash();
+/// What `starling operator revoke` does where an agent is: lists first, then the revocation. Keeps what `is_listed` says, and
+/// leaves the rest on no list.
+async fn revoke_alice(world: &mut World, is_listed: impl Fn(&DocumentKey) -> bool) {
+    let key = world.cast.alice.key_hash();
     let documents = world.host(0).membership.documents();
     let held = documents.entries.values().flat_map(|one| one.revisions());
-    let of_key = held.filter(|held| held.signer.key_hash == key);
-    let entries: Vec<_> = of_key
+    let of_alice: Vec<_> = held.filter(|held| held.signer.key_hash == key).collect();
+    assert_eq!(of_alice.is_empty(), !world.is_taken);
+    let listed = of_alice.iter().filter(|held| is_listed(&held.key));
+    let entries: Vec<_> = listed
         .map(|held| RetentionEntry {
             document: held.key.clone(),
             revision: held.revision,
@@ -366,7 +384,6 @@ async fn revoke_by_root(world: &mut World, whom: impl Fn(&World) -> &Operator) {
             keep: true,
         })
         .collect();
-    assert_eq!(entries.is_empty(), !world.is_taken);
     for (document, body) in retention_lists(&key, None, &entries) {
         let list = world.by_root(&document, &body);
         world.submit(0, &list).await.unwrap();
