@@ -12,7 +12,7 @@ use starling_transport::{
 };
 use tokio::task::JoinSet;
 
-use crate::ca::{Authority, BACKDATED, LIFETIME};
+use crate::ca::{self, Authority, BACKDATED, LIFETIME, Terms};
 use crate::config::Config;
 use crate::control::Control;
 use crate::host::{Host, Parts};
@@ -55,14 +55,61 @@ impl Ca {
     }
 
     pub(crate) fn svid(&self, id: &SpiffeId) -> Svid {
-        let issued = self.authority.issue(id, LIFETIME).unwrap();
-        Svid::from_pem(issued.chain_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap()
+        self.issued(id, None)
     }
 
     /// One that lives `life`, of which `age` is over.
     pub(crate) fn aged(&self, id: &SpiffeId, life: Duration, age: Duration) -> Svid {
         let issued = self.authority.issue_aged(id, life, age);
         Svid::from_pem(issued.chain_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap()
+    }
+
+    /// The certificate of a service on a host.
+    pub(crate) fn service_on(&self, service: &str, host: &str) -> Svid {
+        let id = SpiffeId::service(&self.domain, service).unwrap();
+        self.issued(&id, Some(host))
+    }
+
+    fn issued(&self, id: &SpiffeId, host: Option<&str>) -> Svid {
+        let terms = Terms {
+            host,
+            lifetime: LIFETIME,
+            line: ca::new_line(SystemTime::now()).unwrap(),
+        };
+        let issued = self.authority.issue_on(id, &terms).unwrap();
+        Svid::from_pem(issued.chain_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap()
+    }
+
+    /// What a node called `name` with one service can prove.
+    pub(crate) fn identities(&self, name: &str, service: &str) -> IdentitySet {
+        let node = SpiffeId::node(&self.domain, name).unwrap();
+        let service = SpiffeId::service(&self.domain, service).unwrap();
+        IdentitySet {
+            trust: self.trust.clone(),
+            node: self.svid(&node),
+            services: BTreeMap::from([(service.clone(), self.svid(&service))]),
+        }
+    }
+
+    /// A host whose gossip goes over another network than its calls would.
+    pub(crate) fn host(
+        identities: IdentitySet,
+        config: Config,
+        membership: Membership,
+    ) -> Arc<Host> {
+        let name = identities.node.id().node_name().unwrap().to_owned();
+        let identities = Identities::new(identities);
+        let endpoint = Endpoint::bind(&loopback(), identities.clone()).unwrap();
+        Host::new(Parts {
+            node: NodeName::parse(&name).unwrap(),
+            identities,
+            config,
+            membership,
+            lines: Arc::default(),
+            pool: Pool::new(endpoint, h3::Limits::default(), Duration::from_secs(3)),
+            control: Control::new(Vec::new()),
+            scrape: Scrape::new(Recorder::detached()),
+        })
     }
 
     pub(crate) fn agent(
@@ -72,20 +119,9 @@ impl Ca {
         seeds: &[SocketAddr],
         control: Control,
     ) -> Agent {
-        let node = SpiffeId::node(&self.domain, name).unwrap();
-        let service = SpiffeId::service(&self.domain, service).unwrap();
-        let identities = Identities::new(IdentitySet {
-            trust: self.trust.clone(),
-            node: self.svid(&node),
-            services: BTreeMap::from([(service.clone(), self.svid(&service))]),
-        });
-        let options = Options {
-            listen: ([127, 0, 0, 1], 0).into(),
-            reset_key: [7; 64],
-            streams_per_peer: 100,
-            connections_max: 100,
-        };
-        let endpoint = Endpoint::bind(&options, identities.clone()).unwrap();
+        let identities = Identities::new(self.identities(name, service));
+        let node = identities.current().node.id().clone();
+        let endpoint = Endpoint::bind(&loopback(), identities.clone()).unwrap();
         let addr = endpoint.local_addr().unwrap();
         let courier = Courier::new(endpoint.clone(), node.clone());
         let name = NodeName::parse(name).unwrap();
@@ -182,6 +218,15 @@ impl Agent {
     pub(crate) async fn close(&mut self) {
         self.host.membership.close().await;
         self.endpoint.close().await;
+    }
+}
+
+fn loopback() -> Options {
+    Options {
+        listen: ([127, 0, 0, 1], 0).into(),
+        reset_key: [7; 64],
+        streams_per_peer: 100,
+        connections_max: 100,
     }
 }
 
