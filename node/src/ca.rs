@@ -360,7 +360,7 @@ impl Authority {
         self.write_bundle_from(out, node, services, lifetime, SystemTime::now())
     }
 
-    /// The same with lines that begin at `begins`, at most [`BACKDATED`] from now.
+    /// The same with lines that begin at `begins`, at most five minutes from now.
     pub fn write_bundle_from(
         &self,
         out: &StateDir,

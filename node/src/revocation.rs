@@ -66,8 +66,8 @@ pub fn union<'e>(entries: impl Iterator<Item = &'e Entry>, now: SystemTime) -> R
 
 /// Puts revocations in force. Connections of the revoked end, and what gossip knows of them is judged again.
 ///
-/// A revocation that throws out this very node, as one of the issuer that it shares with its peers does, would end the
-/// connections by which it is passed on. So it waits for [`PASS_ON`]; all calls are denied meanwhile. At a start there is
+/// A revocation of the issuer of this node, which it mostly shares with its peers, would end the connections by which it is
+/// passed on. So it waits for a second; all calls are denied meanwhile. At a start there is
 /// nothing to pass on.
 #[derive(Debug)]
 pub struct Enforcer {
@@ -100,7 +100,7 @@ impl Enforcer {
         };
         tracing::warn!(
             wait = ?PASS_ON,
-            "a revocation throws this node out too: it is passed on before it is put in force, and all calls are denied"
+            "the issuer of this node is revoked: the revocation is passed on before it is put in force, and all calls are denied"
         );
         let everything = policy::Document::deny_all_calls_to(&ServiceSet::All);
         let denied = InForce::single("revocation".into(), 0, Arc::new(everything));
@@ -123,9 +123,12 @@ impl Enforcer {
         waiting.set += 1;
         let is_start = !std::mem::replace(&mut waiting.has_started, true);
         let set = self.host.identities.current();
+        // Of an issuer, by its host or by its key. Without that gossip goes on, also of a node that is revoked by name.
         let throws_out = |trust: &TrustBundle| {
             let judged = trust.verify_der(&set.node.chain(), SystemTime::now());
-            matches!(judged, Err(Refusal::Revoked | Refusal::RevokedIssuer))
+            let revocations = trust.revocations();
+            revocations.check_signers(set.node.leaf()).is_err()
+                || judged == Err(Refusal::RevokedIssuer)
         };
         let new = set.trust.without(Arc::new(revocations.clone()));
         if is_start || throws_out(&set.trust) || !throws_out(&new) {

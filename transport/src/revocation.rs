@@ -136,6 +136,11 @@ impl Revocations {
         if self.has_leaf(leaf) {
             return Err(Refusal::Revoked);
         }
+        self.check_signers(leaf)
+    }
+
+    /// Refuses a leaf of whose line a revoked issuer signed one.
+    pub fn check_signers(&self, leaf: &Leaf) -> Result<(), Refusal> {
         let mut signers = leaf.signers.iter();
         if signers.any(|(host, not_before)| self.has_signer(host, not_before)) {
             return Err(Refusal::RevokedIssuer);

@@ -145,7 +145,7 @@ fn a_leaf_with_two_lines_or_a_damaged_one_is_refused() {
             .err()
     };
     let good = line(now() - MINUTE).to_extension().unwrap();
-    assert_eq!(verdict(&[good.clone()]), None);
+    assert_eq!(verdict(std::slice::from_ref(&good)), None);
     let bad = Some(Refusal::BadEncoding);
     assert_eq!(verdict(&[good[..20].to_vec()]), bad);
     assert!(verdict(&[good.clone(), good]).is_some());
