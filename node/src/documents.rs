@@ -309,4 +309,6 @@ fn far_off() -> Instant {
 const GRACE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
+mod matrix;
+#[cfg(test)]
 mod tests;

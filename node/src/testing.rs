@@ -55,8 +55,49 @@ impl Ca {
     }
 
     fn svid(&self, id: &SpiffeId) -> Svid {
-        let issued = self.authority.issue(id, LIFETIME).unwrap();
+        self.issued(id, None)
+    }
+
+    /// The certificate of a service on a host.
+    pub(crate) fn service_on(&self, service: &str, host: &str) -> Svid {
+        let id = SpiffeId::service(&self.domain, service).unwrap();
+        self.issued(&id, Some(host))
+    }
+
+    fn issued(&self, id: &SpiffeId, host: Option<&str>) -> Svid {
+        let issued = self.authority.issue_for(id, host, LIFETIME).unwrap();
         Svid::from_pem(issued.chain_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap()
+    }
+
+    /// What a node called `name` with one service can prove.
+    pub(crate) fn identities(&self, name: &str, service: &str) -> IdentitySet {
+        let node = SpiffeId::node(&self.domain, name).unwrap();
+        let service = SpiffeId::service(&self.domain, service).unwrap();
+        IdentitySet {
+            trust: self.trust.clone(),
+            node: self.svid(&node),
+            services: BTreeMap::from([(service.clone(), self.svid(&service))]),
+        }
+    }
+
+    /// A host whose gossip goes over another network than its calls would.
+    pub(crate) fn host(
+        identities: IdentitySet,
+        config: Config,
+        membership: Membership,
+    ) -> Arc<Host> {
+        let name = identities.node.id().node_name().unwrap().to_owned();
+        let identities = Identities::new(identities);
+        let endpoint = Endpoint::bind(&loopback(), identities.clone()).unwrap();
+        Host::new(Parts {
+            node: NodeName::parse(&name).unwrap(),
+            identities,
+            config,
+            membership,
+            pool: Pool::new(endpoint, h3::Limits::default(), Duration::from_secs(3)),
+            control: Control::new(Vec::new()),
+            scrape: Scrape::new(Recorder::detached()),
+        })
     }
 
     pub(crate) fn agent(
@@ -66,20 +107,9 @@ impl Ca {
         seeds: &[SocketAddr],
         control: Control,
     ) -> Agent {
-        let node = SpiffeId::node(&self.domain, name).unwrap();
-        let service = SpiffeId::service(&self.domain, service).unwrap();
-        let identities = Identities::new(IdentitySet {
-            trust: self.trust.clone(),
-            node: self.svid(&node),
-            services: BTreeMap::from([(service.clone(), self.svid(&service))]),
-        });
-        let options = Options {
-            listen: ([127, 0, 0, 1], 0).into(),
-            reset_key: [7; 64],
-            streams_per_peer: 100,
-            connections_max: 100,
-        };
-        let endpoint = Endpoint::bind(&options, identities.clone()).unwrap();
+        let identities = Identities::new(self.identities(name, service));
+        let node = identities.current().node.id().clone();
+        let endpoint = Endpoint::bind(&loopback(), identities.clone()).unwrap();
         let addr = endpoint.local_addr().unwrap();
         let courier = Courier::new(endpoint.clone(), node.clone());
         let local = Local {
@@ -134,6 +164,15 @@ impl Agent {
     pub(crate) async fn close(&mut self) {
         self.host.membership.close().await;
         self.endpoint.close().await;
+    }
+}
+
+fn loopback() -> Options {
+    Options {
+        listen: ([127, 0, 0, 1], 0).into(),
+        reset_key: [7; 64],
+        streams_per_peer: 100,
+        connections_max: 100,
     }
 }
 

@@ -28,6 +28,8 @@ use queue::{Lane, Queue};
 pub use child::run as run_child;
 pub use program::Program;
 pub(super) use queue::Outcome;
+#[cfg(test)]
+pub(super) use rehearsal::rehearse;
 
 /// What is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -19,7 +19,10 @@ use crate::route::{Facts, Http, Route, Table};
 
 /// Reads `text` as the agent would, and tries it. `covers` hears what a policy is about before it is tried. An error says why it
 /// cannot be read.
-pub(super) fn rehearse(text: &Text, covers: impl FnOnce(ServiceSet)) -> Result<(), String> {
+pub(in crate::documents) fn rehearse(
+    text: &Text,
+    covers: impl FnOnce(ServiceSet),
+) -> Result<(), String> {
     let file = text.key.to_string();
     let (name, file, body) = (&text.key.name, Path::new(&file), &*text.body);
     let unread = |problems: crate::config::Problems| problems.to_string();
