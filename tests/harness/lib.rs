@@ -27,5 +27,5 @@ pub use mesh::{Mesh, Node};
 pub use process::Process;
 pub use scratch::Scratch;
 pub use skip::Need;
-pub use wait::{poll, wait_until};
+pub use wait::{let_pass, poll, wait_until};
 pub use wire::Wire;
