@@ -7,12 +7,16 @@
 pub mod apps;
 pub mod browser;
 pub mod capture;
+pub mod cgroup;
+pub mod clock;
+pub mod disk;
 pub mod host;
 pub mod http;
 pub mod load;
 pub mod mesh;
 pub mod metrics;
 pub mod peers;
+pub mod probe;
 pub mod process;
 pub mod program;
 pub mod scratch;
