@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::disk::{self, Disk};
 use crate::host::Host;
 use crate::http::{self, Answer};
 use crate::metrics::Metrics;
@@ -137,15 +138,25 @@ impl Mesh {
         self.operator_with_key(name, kinds).0
     }
 
+    /// The same, with a grant that ends after `lifetime`, as in `2s`.
+    pub fn operator_for(&self, lifetime: &str, name: &str, kinds: &str) -> PathBuf {
+        self.new_operator(name, kinds, &["--lifetime", lifetime]).0
+    }
+
     /// The same, with what its key is revoked by.
     pub fn operator_with_key(&self, name: &str, kinds: &str) -> (PathBuf, String) {
+        self.new_operator(name, kinds, &[])
+    }
+
+    fn new_operator(&self, name: &str, kinds: &str, options: &[&str]) -> (PathBuf, String) {
         let file = self.scratch.path().join(format!("{name}.operator"));
         let mut command = Command::new(program::agent());
         command
             .args(["operator", "new", "--name", name, "--kinds", kinds, "--out"])
             .arg(&file)
             .arg("--state")
-            .arg(self.issuer());
+            .arg(self.issuer())
+            .args(options);
         // The most senior, though others were made before.
         if name == "root" {
             command.args(["--rank", "0"]);
@@ -320,6 +331,30 @@ impl Node {
         let file = fs::OpenOptions::new().append(true).open(&other);
         let mut file = file.expect("it is there");
         file.write_all(b"\n").expect("there is room");
+    }
+
+    /// Has this agent be of a version that does not know the key `key` of the files that it reads: a copy of the program in which
+    /// that word is another.
+    pub fn use_version_without(&self, key: &str) {
+        let other = key.replacen(|letter: char| letter.is_ascii_lowercase(), "0", 1);
+        fs::copy(program::agent(), self.other_build()).expect("there is room");
+        let mut sed = Command::new("sed");
+        sed.env("LC_ALL", "C").arg("-i");
+        sed.arg(format!("s/{key}/{other}/g"))
+            .arg(self.other_build());
+        run(sed);
+    }
+
+    /// Has this agent be the usual one again.
+    pub fn use_usual_build(&self) {
+        fs::remove_file(self.other_build()).expect("it was another");
+    }
+
+    /// Has this agent keep its documents on a small disk, from its next start on.
+    pub fn use_small_disk(&self) -> Disk {
+        let disk = Disk::over(&self.state().join("documents"));
+        disk::write_wrapper(&self.other_build(), &disk.enter(), &program::agent());
+        disk
     }
 
     /// Starts the agent.

@@ -30,6 +30,14 @@ pub fn try_poll<T>(within: Duration, mut look: impl FnMut() -> Option<T>) -> Opt
     }
 }
 
+/// Lets time pass, where what is tested is that nothing happens meanwhile. `std::thread::park_timeout` may return at once.
+pub fn let_pass(time: Duration) {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        pause();
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "the one place that polls")]
 fn pause() {
     std::thread::sleep(POLL);

@@ -125,21 +125,6 @@ fn wait_within(mut is_true: impl FnMut() -> bool) -> bool {
     false
 }
 
-/// The library that lets a program believe in another time.
-fn other_time(offset: &str) -> [(&'static str, String); 3] {
-    let found = fs::read_dir("/usr/lib").expect("there is a directory of libraries");
-    let mut libraries = found.filter_map(|entry| {
-        let library = entry.ok()?.path().join("faketime/libfaketimeMT.so.1");
-        library.is_file().then_some(library)
-    });
-    let library = libraries.next().expect("faketime has a library");
-    [
-        ("LD_PRELOAD", library.display().to_string()),
-        ("FAKETIME", offset.to_owned()),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
-    ]
-}
-
 /// Lets the agent open so many files.
 fn limit_files(node: &Node, most: u32) {
     let mut command = Command::new("prlimit");
@@ -267,7 +252,7 @@ fn on_the_network(bench: &Bench) {
 fn of_other_nodes(bench: &Bench) {
     let (n1, n3) = (bench.node("n1"), bench.node("n3"));
     n3.stop();
-    let ahead = other_time("+90s");
+    let ahead = harness::clock::ahead("+90s");
     let ahead: Vec<_> = ahead
         .iter()
         .map(|(name, value)| (*name, value.as_str()))
@@ -314,7 +299,7 @@ fn a_wrong_address_and_an_old_certificate_are_found() {
     for node in mesh.nodes() {
         fs::remove_dir_all(node.state()).expect("it was made");
     }
-    let before = other_time("-17h");
+    let before = harness::clock::ahead("-17h");
     let starling = |words: &[&str], is_past: bool| {
         let mut command = leashed(program::agent());
         command.args(words).arg("--state").arg(n1.state());

@@ -1,7 +1,10 @@
 //! Cut wires, absent seeds.
 
-use harness::apps::Nginx;
-use harness::{Mesh, Need, Wire, http, need, turn, wait_until};
+use std::time::{Duration, Instant};
+
+use harness::apps::{Nginx, mirror};
+use harness::probe::Probe;
+use harness::{Mesh, Need, Node, Wire, http, let_pass, need, turn, wait_until};
 
 #[test]
 fn a_host_cut_off_is_noticed_and_taken_back_when_the_wire_heals() {
@@ -96,7 +99,7 @@ fn documents_are_applied_on_either_side_of_a_cut_and_agree_after() {
     };
     mesh.start();
     let (n1, n3) = (mesh.node("n1"), mesh.node("n3"));
-    let apply = |node: &harness::Node, file: &str, key: &str| {
+    let apply = |node: &Node, file: &str, key: &str| {
         node.must(&["apply", "-f", file, "--key", key, "--yes"]);
     };
     n3.host().cut();
@@ -125,6 +128,74 @@ fn documents_are_applied_on_either_side_of_a_cut_and_agree_after() {
         let history = node.must(&["history", "policy/both"]);
         assert!(history.contains("lost a fork"), "{history}");
     }
+}
+
+/// What one side says holds there from that moment, and on the other side from the moment when it can be heard.
+#[test]
+fn a_revocation_that_one_side_of_a_cut_took_in_holds_on_both_after() {
+    need!(
+        Need::Agent,
+        Need::Root,
+        Need::Program("ip"),
+        Need::Program("nft")
+    );
+    let _turn = turn::shared();
+    let mut wire = Wire::new();
+    let mesh = Mesh::on(
+        &mut wire,
+        &[
+            ("n1", &["web"]),
+            ("n2", &["orders"]),
+            ("n3", &["web", "orders"]),
+        ],
+    );
+    let (n1, n2, n3) = (mesh.node("n1"), mesh.node("n2"), mesh.node("n3"));
+    for node in [n2, n3] {
+        node.serve("orders", mirror(node.host()), "http", &["web"], "");
+    }
+    // Each side calls its own.
+    n1.in_zone("here");
+    n2.in_zone("here");
+    n3.in_zone("there");
+    let (here, there) = (n1.call("orders", "web"), n3.call("orders", "web"));
+    mesh.start();
+    mesh.wait_healthy("orders", &["n2", "n3"], crate::PATIENCE);
+    let alice = mesh.operator("alice", "revocation").display().to_string();
+    let sign = |words: &[&str]| n2.must(&[words, &["--key", &alice, "--yes"]].concat());
+    let status = |node: &Node, address| {
+        let answer = node.host().run(|| http::get(address, "/"));
+        answer.map_or(0, |answer| answer.status)
+    };
+    let passes = || status(n1, here) == 200 && status(n3, there) == 200;
+    for age in [Duration::from_millis(100), Duration::from_secs(1)] {
+        wait_until(crate::PATIENCE, "both sides to be let in", passes);
+        n3.host().cut();
+        let on_this_side = n1.host().run(|| Probe::start(here));
+        sign(&["revoke", "svc/web", "--reason", "bad build"]);
+        let denied = Instant::now();
+        let_pass(age);
+        // Nothing can have told it.
+        assert_eq!(status(n3, there), 200);
+        n3.host().heal();
+        let healed = wait_until(crate::PATIENCE, "n3 to hear of it", || {
+            status(n3, there) != 200
+        });
+        println!("a cut of {age:?} was over after {healed:?}");
+        let on_the_other = n3.host().run(|| Probe::start(there));
+        let heard = Instant::now();
+        n3.kill();
+        n3.start();
+        n3.wait_ready();
+        let_pass(Duration::from_secs(1));
+        for (side, seen) in [
+            ("this", on_this_side.since(denied)),
+            ("the other", on_the_other.since(heard)),
+        ] {
+            assert!(seen.len() > 10 && !seen.contains(&200), "{side}: {seen:?}");
+        }
+        sign(&["delete", "revocation/svc-web"]);
+    }
+    wait_until(crate::PATIENCE, "both sides to be let in", passes);
 }
 
 #[test]

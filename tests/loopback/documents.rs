@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use harness::process::run;
-use harness::{Mesh, Need, Node, Scratch, http, need, program, turn, wait_until};
+use harness::{Mesh, Need, Node, Scratch, http, let_pass, need, program, turn, wait_until};
 use serde_json::{Value, json};
 
 /// Three hosts; web on n1 calls orders on n3.
@@ -255,7 +255,7 @@ fn a_kill_within_a_minute_of_a_denial_does_not_open_the_door() {
             shop.wait_all(revision, "in force");
             shop.wait_status(status);
         }
-        std::thread::park_timeout(Duration::from_millis(after_ms));
+        let_pass(Duration::from_millis(after_ms));
         n3.kill();
         n3.start();
         n3.wait_ready();

@@ -13,6 +13,7 @@ mod grpc;
 mod http;
 mod lifecycle;
 mod local_calls;
+mod matrix;
 mod memory;
 mod operators;
 mod policy;

@@ -1,6 +1,6 @@
 //! Operators who are revoked: what they denied stays denied, through everything.
 
-use harness::{Need, need, turn, wait_until};
+use harness::{Need, let_pass, need, turn, wait_until};
 
 use crate::documents::{Shop, error, shown};
 
@@ -18,7 +18,7 @@ impl Shop {
     fn never_passes(&self, what: &str) {
         for _ in 0..20 {
             assert_ne!(self.status(), 200, "{what}");
-            std::thread::park_timeout(std::time::Duration::from_millis(25));
+            let_pass(std::time::Duration::from_millis(25));
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use harness::process::run;
-use harness::{Mesh, Need, need, stream, turn, wait_until};
+use harness::{Mesh, Need, let_pass, need, stream, turn, wait_until};
 
 /// `app` on n1, and on n3, calls `peer`, an echo on n2.
 struct Calls {
@@ -133,7 +133,7 @@ fn a_kill_within_a_minute_of_a_revocation_does_not_open_the_door() {
             n2.document("revocation/node-n3")
                 .is_some_and(|(_, state, _)| state == "in force")
         });
-        std::thread::park_timeout(std::time::Duration::from_millis(after_ms));
+        let_pass(std::time::Duration::from_millis(after_ms));
         n2.kill();
         n2.start();
         n2.wait_ready();

@@ -3,13 +3,15 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 use tokio::time::{Instant, sleep};
 
 use super::simulation::{SECOND, all_see, lossy, simulate, start};
 use crate::Settings;
-use crate::documents::{Checker, DocumentKey, Documents, SubmitError};
+use crate::documents::{Checker, DocumentKey, Documents, Library, SubmitError};
 use crate::metrics::Refusal;
 use crate::testing::suite::documents::row;
 use crate::testing::{Attacker, Counters, Memory, Network, Node, Operator};
@@ -370,19 +372,18 @@ proptest! {
     }
 }
 
-static CHECKED: std::sync::LazyLock<Vec<std::sync::Arc<crate::Revision>>> =
-    std::sync::LazyLock::new(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let _entered = runtime.enter();
-        let network = Memory::new(1);
-        let checker = checker(&network);
-        let all = revisions(&network);
-        let checked = all.iter().map(|bytes| checker.check(bytes).unwrap());
-        checked.flatten().collect()
-    });
+static CHECKED: std::sync::LazyLock<Vec<Arc<crate::Revision>>> = std::sync::LazyLock::new(|| {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let _entered = runtime.enter();
+    let network = Memory::new(1);
+    let checker = checker(&network);
+    let all = revisions(&network);
+    let checked = all.iter().map(|bytes| checker.check(bytes).unwrap());
+    checked.flatten().collect()
+});
 
 /// Checks as a node of the network does.
 pub(super) fn checker(network: &Memory) -> Checker {
@@ -390,5 +391,38 @@ pub(super) fn checker(network: &Memory) -> Checker {
         clock: network.clock(),
         ..Settings::new(network.trust_domain())
     };
-    Checker::new(&settings, std::sync::Arc::new(network.authority.clone()))
+    Checker::new(&settings, Arc::new(network.authority.clone()))
+}
+
+/// Each of its revisions had the whole packet read and its signature checked again, after every change of the revocations.
+#[tokio::test(start_paused = true)]
+async fn a_packet_of_a_thousand_revisions_was_checked_a_thousand_times() {
+    let network = Memory::new(1);
+    let alice = Operator::new(&network, "alice", &["policy"]);
+    let mut draft = alice.draft(&network, "policy/x", 1, "");
+    let one = draft.rows.remove(0);
+    let row = |nth| {
+        let mut row = one.clone();
+        (row.name, row.deleted) = (format!("gone-{nth:04}").parse().unwrap(), true);
+        row
+    };
+    draft.rows = (0..1000).map(row).collect();
+    let packet = alice.sign(&draft);
+    let settings = Node::settings(&network, &[]);
+    let verifier = Arc::new(network.authority.clone());
+    let library = Library::open(&settings, verifier).unwrap();
+    library.submit(&packet).await.unwrap();
+    let took = |began: SystemTime| began.elapsed().unwrap_or_default();
+    let mut once = Duration::MAX;
+    let mut all = Duration::MAX;
+    for _ in 0..5 {
+        let began = SystemTime::now();
+        assert_eq!(library.checker.check(&packet).unwrap().len(), 1000);
+        once = once.min(took(began));
+        let began = SystemTime::now();
+        library.recheck().await;
+        all = all.min(took(began));
+    }
+    assert_eq!(library.documents().entries.len(), 1000);
+    assert!(all < 50 * once, "{all:?}, where one check takes {once:?}");
 }

@@ -25,7 +25,6 @@
 mod columns;
 mod world;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +36,7 @@ use starling_gossip::documents::{Receipt, SubmitError};
 use starling_gossip::testing::Operator;
 use tokio::time::Instant;
 
-use self::columns::COLUMNS;
+use self::columns::{COLUMNS, Column};
 use self::world::{Build, Cast, KINDS, World};
 use crate::config::Config;
 
@@ -51,17 +50,18 @@ const AGES: [Duration; 4] = [
 
 /// Tries a row in all columns: `before` happens before the document comes, `after` at each of the [`AGES`].
 async fn row(before: impl AsyncFn(&mut World), after: impl AsyncFn(&mut World)) {
-    row_on(&Cast::new(), None, before, after).await;
+    row_on(&Cast::new(), None, COLUMNS, before, after).await;
 }
 
-/// The same with nodes that start with the documents in `disk`.
+/// The same in some columns, with nodes that start with the documents of `disk`.
 async fn row_on(
     cast: &Arc<Cast>,
-    disk: Option<&Path>,
+    disk: Option<&World>,
+    columns: &'static [Column],
     before: impl AsyncFn(&mut World),
     after: impl AsyncFn(&mut World),
 ) {
-    for column in COLUMNS {
+    for column in columns {
         for age in AGES {
             // Without the document once for each column is enough where all that fills the rooms has to be read again.
             let is_slow = disk.is_some() && age != AGES[0];
@@ -174,17 +174,38 @@ async fn nothing_that_is_denied_passes_at_a_host_that_joins_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_that_is_denied_passes_with_all_rooms_full() {
+async fn nothing_that_policies_deny_passes_with_all_rooms_full() {
+    all_rooms_full(&COLUMNS[..4]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_that_is_revoked_passes_with_all_rooms_full() {
+    all_rooms_full(&COLUMNS[4..]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_that_is_denied_passes_with_the_room_of_deletions_full() {
+    let cast = Cast::new();
+    let fill = async |full: &World| fill_deletions(full, &cast.thief).await;
+    let full = filled(&cast, fill).await;
+    // One column of policies and one of revocations: each change of the documents goes through all that is deleted.
+    let columns = &COLUMNS[3..5];
+    row_on(&cast, Some(&full), columns, nothing, async |world| {
+        world.kill(0).await;
+        world.start(0).await;
+    })
+    .await;
+}
+
+async fn all_rooms_full(columns: &'static [Column]) {
     let cast = Cast::new();
     // A thief has filled all rooms, and the one who denies has just enough left for that.
-    let mut full = World::new(&cast, &COLUMNS[0], (SECOND, false), None).await;
-    fill_rooms(&full, &cast.thief, &KINDS, Left::Nothing).await;
-    fill_rooms(&full, &cast.alice, &DENYING, Left::Little).await;
-    fill_deletions(&full, &cast.thief).await;
-    full.watch(SECOND).await;
-    full.stop(0).await;
-    let disk = full.dir.path().join("n1/documents");
-    row_on(&cast, Some(&disk), nothing, async |world| {
+    let fill = async |full: &World| {
+        fill_rooms(full, &cast.thief, &KINDS, Left::Nothing).await;
+        fill_rooms(full, &cast.alice, &DENYING, Left::Little).await;
+    };
+    let full = filled(&cast, fill).await;
+    row_on(&cast, Some(&full), columns, nothing, async |world| {
         fill_up(world, &world.cast.alice).await;
         world.watch(SECOND).await;
         world.kill(0).await;
@@ -405,6 +426,15 @@ enum Left {
     Nothing,
     /// Room for one more short text of each kind, and one revocation of an operator.
     Little,
+}
+
+/// The disk of a node after `fill`.
+async fn filled(cast: &Arc<Cast>, fill: impl AsyncFn(&World)) -> World {
+    let mut full = World::new(cast, &COLUMNS[0], (SECOND, false), None).await;
+    fill(&full).await;
+    full.watch(SECOND).await;
+    full.stop(0).await;
+    full
 }
 
 /// Fills one operator's shares of the kinds' rooms.

@@ -90,12 +90,12 @@ pub(super) struct Child {
 struct Old(Box<dyn Consumer>);
 
 impl World {
-    /// A world with one node, which starts with the documents in `disk`, if there is one.
+    /// A world with one node, which starts with the documents of `disk`, if there is one.
     pub(super) async fn new(
         cast: &Arc<Cast>,
         column: &'static Column,
         (age, is_taken): (Duration, bool),
-        disk: Option<&Path>,
+        disk: Option<&Self>,
     ) -> Self {
         let mut network = Memory::new(1);
         network.authority = cast.authority.clone();
@@ -117,6 +117,7 @@ impl World {
             .mode(0o700)
             .create(&documents)
             .unwrap();
+        let disk = disk.map(|disk| disk.dir.path().join("n1/documents"));
         for file in disk
             .into_iter()
             .flat_map(|disk| fs::read_dir(disk).unwrap())
