@@ -5,6 +5,7 @@
 
 use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -225,6 +226,11 @@ fn block_on<F: Future>(work: F) -> io::Result<F::Output> {
         .enable_all()
         .build()?;
     Ok(runtime.block_on(work))
+}
+
+/// Lets time pass. Parking the thread may return at once.
+fn pause(time: Duration) -> io::Result<()> {
+    block_on(tokio::time::sleep(time))
 }
 
 #[cfg(test)]

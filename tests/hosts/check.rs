@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use harness::process::{leashed, run};
-use harness::{Host, Mesh, Need, Node, Wire, need, program, turn, wait_until};
+use harness::{Host, Mesh, Need, Node, Wire, let_pass, need, program, turn, wait_until};
 use serde_json::Value;
 
 /// A mesh on which faults are made.
@@ -120,7 +120,7 @@ fn wait_within(mut is_true: impl FnMut() -> bool) -> bool {
         if is_true() {
             return true;
         }
-        std::thread::park_timeout(Duration::from_millis(200));
+        let_pass(Duration::from_millis(200));
     }
     false
 }

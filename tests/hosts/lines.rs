@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use harness::mesh::TRUST_DOMAIN;
 use harness::process::{leashed, run};
-use harness::{Mesh, Need, Node, Wire, need, program, stream, turn, wait_until};
+use harness::{Mesh, Need, Node, Wire, let_pass, need, program, stream, turn, wait_until};
 
 /// A program that believes that it is so many seconds earlier.
 fn earlier(seconds: u32) -> Command {
@@ -116,10 +116,7 @@ fn a_revoked_host_that_renews_on_its_side_of_a_cut_is_out_when_it_heals() {
         n1.document("revocation/node-n3")
             .is_some_and(|(_, state, _)| state == "in force")
     });
-    let heard = Instant::now();
-    while heard.elapsed() < Duration::from_secs(2) {
-        std::thread::park_timeout(Duration::from_millis(100));
-    }
+    let_pass(Duration::from_secs(2));
     let (at_first, renewals) = (chain(n3), renewed(n3));
     // Over a renewal, which is due each 8 s to 10 s.
     let began = Instant::now();
@@ -132,7 +129,7 @@ fn a_revoked_host_that_renews_on_its_side_of_a_cut_is_out_when_it_heals() {
                 "gossip of the revoked host counts"
             );
         }
-        std::thread::park_timeout(Duration::from_millis(200));
+        let_pass(Duration::from_millis(200));
     }
     assert_eq!(
         (chain(n3), renewed(n3)),

@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{block_on, client, out};
+use super::{block_on, client, out, pause};
 use crate::config::SOCKET;
 pub(super) use crate::span::span;
 
@@ -56,7 +56,7 @@ impl Ask {
                 Err(error) => out::complain(&format!("{error:#}")),
                 Ok(()) => {}
             }
-            std::thread::park_timeout(WATCH_PAUSE);
+            pause(WATCH_PAUSE)?;
         }
     }
 

@@ -13,8 +13,8 @@ use starling_transport::LineName;
 
 use self::target::{NAME_MAX, Target};
 use super::operator_key::{self, Choices};
-use super::out;
 use super::sign::{Change, Sign};
+use super::{out, pause};
 use crate::admin::view;
 use crate::mesh::unix_s;
 use crate::random;
@@ -185,7 +185,7 @@ fn revoke(target: &Target, also: Also, reason: &str, sign: &Sign) -> anyhow::Res
     invitations::end(target, sign, issued_before)?;
     // From here on what is issued is good.
     let left = issued_before.duration_since(SystemTime::now());
-    std::thread::park_timeout(left.unwrap_or_default().min(Duration::from_secs(1)));
+    pause(left.unwrap_or_default().min(Duration::from_secs(1)))?;
     Ok(())
 }
 

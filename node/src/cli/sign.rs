@@ -10,7 +10,7 @@ use starling_gossip::DocumentKey;
 use starling_gossip::documents::system::{self, from_hex};
 use starling_gossip::documents::{Draft, DraftRow};
 
-use super::{block_on, chain, client, diff, merge, out};
+use super::{block_on, chain, client, diff, merge, out, pause};
 use crate::admin::view;
 use crate::config::SOCKET;
 use crate::documents::file;
@@ -168,7 +168,7 @@ impl Sign {
             if is_settled && seen.state != view::CHECKING && !seen.state.is_empty() {
                 break;
             }
-            std::thread::park_timeout(POLL_PAUSE);
+            pause(POLL_PAUSE)?;
         }
         Ok(match seen.why {
             None if seen.state == "deleted" => {
@@ -252,7 +252,8 @@ pub(super) fn date_for(revision: u64) -> u64 {
     let ahead = |now: u64| revision.saturating_sub(now + CLOCKS_APART_S);
     let wait = ahead(unix_s(SystemTime::now()));
     if wait > 0 {
-        std::thread::park_timeout(Duration::from_secs(wait.min(CLOCKS_APART_S)));
+        // If it cannot be waited for, the agent says that the date is ahead.
+        let _waited = pause(Duration::from_secs(wait.min(CLOCKS_APART_S)));
     }
     unix_s(SystemTime::now()).max(revision)
 }
