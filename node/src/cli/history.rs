@@ -19,9 +19,9 @@ pub(super) struct History {
     /// Which document
     #[arg(value_name = "KIND/NAME", value_parser = str::parse::<DocumentKey>)]
     document: DocumentKey,
-    /// Print the text of this revision
-    #[arg(long, value_name = "REVISION")]
-    show: Option<u64>,
+    /// Print the text of this revision, by its number or, where two have the same number, by its hash
+    #[arg(long, value_name = "REVISION|HASH")]
+    show: Option<String>,
     /// Print the agent's JSON as it is
     #[arg(long)]
     json: bool,
@@ -44,17 +44,26 @@ impl History {
             "there is no document {}",
             self.document
         );
-        let Some(number) = self.show else {
+        let Some(which) = &self.show else {
             out::say(&render(&history))?;
             return Ok(());
         };
-        let mut held = history.revisions.iter();
-        let held = held.find(|held| held.revision == number && !held.lost);
-        let held = held.with_context(|| format!("revision {number} is not held"))?;
-        anyhow::ensure!(!held.deleted, "revision {number} deletes the document");
+        let held = chosen(&history, which)?;
+        anyhow::ensure!(!held.deleted, "revision {which} deletes the document");
         out::say(file::to_text(&self.document, &held.body).trim_end())?;
         Ok(())
     }
+}
+
+/// The revision with this number, or with a hash that begins so.
+fn chosen<'h>(history: &'h view::History, which: &str) -> anyhow::Result<&'h view::Revision> {
+    let number = which.parse::<u64>();
+    let Some(number) = number.ok().filter(|_| which.len() < HASH_DIGITS) else {
+        return chain::by_hash(history, which);
+    };
+    let mut held = history.revisions.iter();
+    let held = held.find(|held| held.revision == number && !held.lost);
+    held.with_context(|| format!("revision {number} is not held"))
 }
 
 fn render(history: &view::History) -> String {
@@ -89,6 +98,9 @@ fn render(history: &view::History) -> String {
     }
     table.render()
 }
+
+/// A text of so many digits is a hash: numbers end at the seconds since 1970.
+const HASH_DIGITS: usize = 12;
 
 #[cfg(test)]
 mod tests {
@@ -140,6 +152,34 @@ REVISION  OPERATOR  ISSUED     WHAT               HASH
         });
         for note in ["2 lines, off the chain ", "2 lines, key revoked, dropped "] {
             assert!(shown.contains(note), "{shown}");
+        }
+    }
+
+    #[test]
+    fn of_two_revisions_with_one_number_each_can_be_shown() {
+        let held = |hash: &str, lost| view::Revision {
+            revision: 2,
+            operator: "alice".into(),
+            public_key: String::new(),
+            age_s: 61,
+            deleted: false,
+            lost,
+            hash: hash.into(),
+            replaces: None,
+            standing: "counts".into(),
+            signed: String::new(),
+            body: hash.into(),
+        };
+        let history = view::History {
+            revisions: vec![held("aaaabbbbcccc1", false), held("1111222233334", true)],
+            ..view::History::default()
+        };
+        let shown = |which| chosen(&history, which).map(|held| held.body.as_str());
+        assert_eq!(shown("2").unwrap(), "aaaabbbbcccc1");
+        assert_eq!(shown("111122223333").unwrap(), "1111222233334");
+        assert_eq!(shown("aaaabbbb").unwrap(), "aaaabbbbcccc1");
+        for which in ["3", "abc", "aaaabbbbdddd", ""] {
+            assert!(shown(which).is_err(), "{which}");
         }
     }
 }
