@@ -3,6 +3,8 @@
 //! Each document alone carries its operator's grant and a signature, some 600 bytes; together they carry one of each. The texts stay
 //! as they are, under the next number each.
 
+use std::collections::BTreeMap;
+
 use starling_gossip::documents::system::from_hex;
 use starling_gossip::documents::{BODY_BYTES_MAX, Draft, DraftRow, ROWS_MAX};
 use starling_gossip::{DocumentKey, DocumentKind};
@@ -11,6 +13,32 @@ use super::sign::{self, Sign};
 use super::{block_on, client, out};
 use crate::admin::view;
 use crate::operator::{Operator, key_hash};
+
+/// How much was signed of each room since the agent was last asked how full it is, so that a thousand documents do not cost a
+/// thousand long answers.
+#[derive(Debug)]
+pub(super) struct Room(BTreeMap<(DocumentKind, bool), (usize, usize)>);
+
+impl Room {
+    pub(super) fn new() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// Whether to ask before another document is signed; `None` deletes one. At first, and then before so much is signed that
+    /// a share with less than [`SHORT_PERCENT`] could be full.
+    pub(super) fn must_be_asked(&mut self, kind: &DocumentKind, body: Option<&str>) -> bool {
+        let bytes = body.map_or(0, str::len) + ALONE_BYTES;
+        let room = (kind.clone(), body.is_none());
+        let signed = self.0.entry(room).or_insert((COUNT_MAX, BYTES_MAX));
+        signed.0 += 1;
+        signed.1 += bytes;
+        let is_due = signed.0 > COUNT_MAX || signed.1 > BYTES_MAX;
+        if is_due {
+            *signed = (1, bytes);
+        }
+        is_due
+    }
+}
 
 /// Signs documents of `kind` anew, many together, if the operator's share of their room is nearly full; `deleted` says of which room.
 /// Does nothing where that would not help.
@@ -115,3 +143,41 @@ const SHORT_PERCENT: usize = 90;
 
 /// Fewer than this free less than they cost.
 const WORTH_IT: usize = 8;
+
+/// A tenth of the names of a share.
+const COUNT_MAX: usize = 50;
+
+/// A tenth of the bytes of a share.
+const BYTES_MAX: usize = 100 * 1024;
+
+/// What a document that is signed alone takes besides its text.
+const ALONE_BYTES: usize = 600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agent_is_asked_before_a_share_could_be_full_and_not_for_each_document() {
+        let [policy, route] = ["policy", "route"].map(|kind| kind.parse().unwrap());
+        let mut room = Room::new();
+        let asked = |room: &mut Room, kind, body, count| {
+            (0..count)
+                .filter(|_| room.must_be_asked(kind, body))
+                .count()
+        };
+        assert_eq!(asked(&mut room, &policy, Some("x"), 500), 10);
+        assert_eq!(
+            asked(&mut room, &route, Some("x"), 1),
+            1,
+            "a room of its own"
+        );
+        assert_eq!(asked(&mut room, &policy, None, 50), 1, "deletions too");
+        let long = "x".repeat(60 * 1024);
+        assert_eq!(
+            asked(&mut room, &route, Some(&long), 10),
+            9,
+            "two do not fit"
+        );
+    }
+}

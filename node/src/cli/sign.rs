@@ -94,9 +94,12 @@ impl Sign {
         if !self.yes && !confirmed(planned.len())? {
             anyhow::bail!("nothing was changed");
         }
+        let mut room = merge::Room::new();
         for plan in &planned {
-            let (key, is_deletion) = (&plan.change.key, plan.change.body.is_none());
-            merge::if_short(self, &operator, &key.kind, is_deletion)?;
+            let body = plan.change.body.as_deref();
+            if room.must_be_asked(&plan.change.key.kind, body) {
+                merge::if_short(self, &operator, &plan.change.key.kind, body.is_none())?;
+            }
             self.submit(&operator, plan)?;
         }
         Ok(())
