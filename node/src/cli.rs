@@ -230,7 +230,7 @@ fn block_on<F: Future>(work: F) -> io::Result<F::Output> {
 
 /// Lets time pass. Parking the thread may return at once.
 fn pause(time: Duration) -> io::Result<()> {
-    block_on(tokio::time::sleep(time))
+    block_on(async move { tokio::time::sleep(time).await })
 }
 
 #[cfg(test)]

@@ -233,3 +233,41 @@ fn assert_cut(stream: &mut BufReader<TcpStream>) {
         "it did not look like an end"
     );
 }
+
+#[test]
+fn a_plaintext_address_is_closed_while_its_service_is_revoked() {
+    need!(Need::Agent);
+    let _turn = turn::shared();
+    let shop = Shop::start("");
+    let n2 = shop.mesh.node("n2");
+    let plaintext = n2.host().free_tcp();
+    shop.rule(
+        &[],
+        &format!("mode = \"permissive\"\nplaintext = \"{plaintext}\""),
+    );
+    wait_until(crate::PATIENCE, "the plaintext address", || {
+        TcpStream::connect(plaintext).is_ok()
+    });
+    let mut upgraded = upgrade(plaintext);
+    assert_echo(&mut upgraded);
+    let alice = shop.mesh.operator("alice", "revocation");
+    let alice = alice.display().to_string();
+    let signed = ["--key", &alice, "--yes"];
+    let revoke = ["revoke", "svc/orders", "--reason", "leaked"];
+    n2.must(&[&revoke[..], &signed[..]].concat());
+    wait_until(crate::SEEN, "the end of the plaintext address", || {
+        TcpStream::connect(plaintext).is_err()
+    });
+    assert_cut(&mut upgraded);
+    let status = n2.show("status", &[]).expect("the agent answers");
+    assert!(status.contains("here it counts as REVOKED"), "{status}");
+    let (_, found) = n2.answer("check", &[]);
+    assert!(
+        found.contains("an operator revoked certificates of this host"),
+        "{found}"
+    );
+    n2.must(&[&["delete", "revocation/svc-orders"], &signed[..]].concat());
+    wait_until(crate::PATIENCE, "the plaintext address again", || {
+        TcpStream::connect(plaintext).is_ok()
+    });
+}
