@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use harness::process::run;
-use harness::{Mesh, Need, let_pass, need, stream, turn, wait_until};
+use harness::{Mesh, Need, Node, let_pass, need, program, stream, turn, wait_until};
 
 /// `app` on n1, and on n3, calls `peer`, an echo on n2.
 struct Calls {
@@ -110,11 +110,17 @@ fn a_stolen_host_is_cut_off_and_what_it_is_given_later_is_good() {
         n1.liveness("n3").as_deref() != Some("alive")
     });
 
-    // What was said can be taken back.
-    calls.sign(&["delete", "revocation/node-n3"]);
+    // Set up anew it is let in, and has nothing to say of before.
+    calls.mesh.issue(n3, &["app"], &[]);
     wait_until(crate::PATIENCE, "n3 to be let in again", || {
         works(&calls, "n3", calls.lost)
     });
+    let status = n3.ask("status").unwrap_or_default();
+    assert!(status["refused_by_peer"].is_null(), "{status}");
+
+    // What was said can be taken back.
+    calls.sign(&["delete", "revocation/node-n3"]);
+    assert!(works(&calls, "n3", calls.lost));
     assert!(works(&calls, "n1", calls.good));
 }
 
@@ -272,4 +278,86 @@ fn a_leaked_key_takes_along_what_was_renewed_from_its_certificate() {
     );
     let document = format!("revocation/key-{}", "5".repeat(16));
     assert!(calls.mesh.node("n1").document(&document).is_some());
+}
+
+/// A certificate of the issuer on n1, which is gone, is renewed by the one on n2. What n1 signed goes with it all the same.
+#[test]
+fn what_a_stolen_issuer_signed_goes_with_it_though_an_honest_one_renewed_it() {
+    need!(Need::Agent);
+    let _turn = turn::shared();
+    let mesh = Mesh::loopback(&[("n1", &[]), ("n2", &["app", "peer"]), ("n3", &["app"])]);
+    let [n1, n2, n3] = ["n1", "n2", "n3"].map(|name| mesh.node(name));
+    mesh.issue(n3, &["app"], &["--lifetime", "20s"]);
+    let starling = |arguments: &[&str]| {
+        let mut command = Command::new(program::agent());
+        command.args(arguments);
+        command
+    };
+    let mut add = starling(&["ca", "add-issuer", "--node", "n2", "--state"]);
+    add.arg(n1.state()).arg("--out").arg(n2.state());
+    run(add);
+    let mut issue = starling(&["ca", "issue", "--node", "n2"]);
+    issue.args(["--service", "app", "--service", "peer", "--state"]);
+    issue.arg(n2.state()).arg("--out").arg(n2.state());
+    run(issue);
+    n2.write_config(&[n3], "[issuer]\nlifetime = \"20s\"");
+    let peer = stream::serve(n2.host(), |mut stream| {
+        let mut back = stream.try_clone().expect("a socket can be shared");
+        let _ended = std::io::copy(&mut stream, &mut back);
+    });
+    n2.serve("peer", peer, "tcp", &["app"], "");
+    let (good, lost) = (n2.call("peer", "app"), n3.call("peer", "app"));
+    let first = key_of(&n3.state().join("svc/app.pem"));
+    for node in [n2, n3] {
+        node.start();
+        node.wait_ready();
+    }
+    let works = |node: &Node, address| echoes(&mut stream::connect(node.host(), address));
+    wait_until(crate::PATIENCE, "n3 to be let in", || works(n3, lost));
+    wait_until(crate::PATIENCE, "n2 to renew for n3", || {
+        key_of(&n3.state().join("svc/app.pem")) != first
+    });
+    wait_until(crate::PATIENCE, "n3 to be let in still", || works(n3, lost));
+    let alice = mesh.operator("alice", "revocation").display().to_string();
+    let revoke = ["revoke", "issuer/n1", "--reason", "disk was sold"];
+    let said = n2.must(&[&revoke[..], &["--key", &alice, "--yes"]].concat());
+    assert!(
+        said.contains("invited anew by another issuer: n3."),
+        "{said}"
+    );
+    wait_until(crate::PATIENCE, "n3 to be refused", || !works(n3, lost));
+    assert!(works(n2, good), "what n2 signed from the start");
+}
+
+#[test]
+fn a_revocation_by_a_clock_that_is_behind_reaches_a_host_that_was_set_up_just_now() {
+    need!(Need::Agent, Need::Program("faketime"));
+    let _turn = turn::shared();
+    let calls = Calls::start();
+    let n1 = calls.mesh.node("n1");
+    wait_until(crate::PATIENCE, "n3 to be let in", || {
+        works(&calls, "n3", calls.lost)
+    });
+    let revoke = |seconds: u32| {
+        let mut command = Command::new(program::path("faketime"));
+        command.args(["--exclude-monotonic", "-f", &format!("-{seconds}s")]);
+        command.arg(program::agent());
+        command.args(["revoke", "node/n3", "--reason", "stolen", "--yes"]);
+        command
+            .args(["--key", &calls.alice, "--socket"])
+            .arg(n1.socket());
+        command.output().expect("faketime runs")
+    };
+    // So far behind that no document could say it: the command says so instead.
+    let output = revoke(400);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{error}");
+    assert!(error.contains("put the clock right"), "{error}");
+    assert!(works(&calls, "n3", calls.lost));
+    let output = revoke(200);
+    assert!(output.status.success(), "{output:?}");
+    wait_until(crate::PATIENCE, "n3 to be refused", || {
+        !works(&calls, "n3", calls.lost)
+    });
+    assert!(works(&calls, "n1", calls.good));
 }

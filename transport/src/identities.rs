@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use ::metrics::counter;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -210,8 +210,9 @@ impl Identities {
     pub fn refused_by_peer(&self) -> Option<Arc<RefusedByPeer>> {
         let refused = self.refused.load_full()?;
         let in_force = self.current();
-        let not_before = in_force.svid(&refused.id)?.leaf().not_before;
-        (not_before <= refused.at).then_some(refused)
+        // Dates are whole seconds, cut off.
+        let issued = in_force.svid(&refused.id)?.leaf().issued() + Duration::from_secs(1);
+        (issued <= refused.at).then_some(refused)
     }
 
     /// How often the set was replaced.
@@ -365,7 +366,7 @@ fn judge(
         .chain(intermediates)
         .cloned()
         .collect();
-    let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(now.as_secs());
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
     let refusal = match trust.verify(&chain, now) {
         Ok(leaf) if expected.is_none_or(|callee| callee.accepts(&leaf.id)) => return Ok(()),
         Ok(_) => Refusal::WrongIdentity,

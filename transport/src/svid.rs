@@ -190,6 +190,14 @@ impl Leaf {
             .map_err(|_detail| Refusal::BadSignature)
     }
 
+    /// When it was signed, as far as its dates tell: issuers of ours date it back.
+    pub fn issued(&self) -> SystemTime {
+        match self.line {
+            Some(_) => self.not_before + DATED_BACK,
+            None => self.not_before,
+        }
+    }
+
     /// Time until it ends; zero once it has.
     pub fn time_left(&self, now: SystemTime) -> Duration {
         self.not_after.duration_since(now).unwrap_or_default()
