@@ -15,6 +15,7 @@ use starling_transport::join::SignedAnswer;
 use starling_transport::{IdentityError, Refusal, Revocations, SpiffeId, TrustDomain};
 
 use crate::ca::{self, Authority, CaError, Terms};
+use crate::check::turns::Turns;
 use crate::enrol::{Asked, Joined, Outcome, Reply, Turned, Wish};
 use crate::invites::{self, End, Invite, Invites, InvitesError};
 use crate::mesh::unix_s;
@@ -32,7 +33,7 @@ mod questions;
 mod signed;
 
 pub use ended::{BUSY, Ended, NOT_IN_FORCE, end_revoked, good_from};
-pub use lines::{Booked, lines};
+pub use lines::{Booked, is_about, lines};
 pub use port::serve;
 pub use questions::{Renewal, Renewed, redeem, renew, spent};
 pub use signed::Proof;
@@ -45,6 +46,8 @@ pub struct Role {
     spent_elsewhere: Mutex<BTreeSet<(NodeName, InviteId)>>,
     /// Held while invitations of a revoked name are ended.
     ending: Mutex<()>,
+    /// Who may have the book read, and how often.
+    readings: Turns,
     renewals: Arc<Renewals>,
 }
 
@@ -70,6 +73,7 @@ impl Role {
             state: state.clone(),
             spent_elsewhere: Mutex::default(),
             ending: Mutex::default(),
+            readings: Turns::new(READINGS_AT_ONCE, 1),
             renewals: Arc::default(),
         })
     }
@@ -346,6 +350,9 @@ impl From<CaError> for Turned {
         turned(Outcome::Internal, "the issuer cannot issue")
     }
 }
+
+/// Questions for the book that one peer may ask in a row. Each reads up to 64 MiB.
+const READINGS_AT_ONCE: u32 = 4;
 
 /// Spent invitations of others remembered; 100 bytes each.
 const SPENT_MAX: usize = 4096;

@@ -21,7 +21,7 @@
 //! | split and heal | service revoked | `hosts`, `partition::a_revocation_that_one_side_of_a_cut_took_in_holds_on_both_after` |
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -210,7 +210,19 @@ impl World {
             Column::GroupNarrowed => self.apply(&group("\"mobile\"")),
             Column::Node => revoke("node/n2"),
             Column::Service => revoke("svc/web"),
-            Column::Key => revoke(&self.key_of_caller()),
+            // Its issuer runs no agent that could be asked for the line.
+            Column::Key => {
+                let certificate = self.certificate_of_caller().display().to_string();
+                let key = self.key_of_caller();
+                self.sign(&[
+                    "revoke",
+                    &key,
+                    "--certificate",
+                    &certificate,
+                    "--reason",
+                    "stolen",
+                ]);
+            }
             Column::Issuer => revoke("issuer/n2"),
         }
     }
@@ -236,8 +248,12 @@ impl World {
         !states.is_empty() && states.iter().all(|state| state == "in force")
     }
 
+    fn certificate_of_caller(&self) -> PathBuf {
+        self.node("n2").state().join("svc/web.pem")
+    }
+
     fn key_of_caller(&self) -> String {
-        let certificate = self.node("n2").state().join("svc/web.pem");
+        let certificate = self.certificate_of_caller();
         let script =
             "openssl x509 -in \"$0\" -noout -pubkey | openssl pkey -pubin -outform der | sha256sum";
         let mut hash = Command::new("sh");

@@ -227,6 +227,7 @@ fn a_pass_opens_the_dashboard_from_elsewhere_and_nothing_less_does() {
     desk.n1().must(&[
         "revoke",
         &alices_key,
+        "--operator",
         "--reason",
         "leaked",
         "--key",
@@ -312,16 +313,16 @@ fn a_revocation_ends_streams_and_kept_connections_of_the_remote_door() {
         .operator("root", "revocation")
         .display()
         .to_string();
-    let revoke = |what: &str| {
+    let revoke = |what: &[&str]| {
         let signed = ["--reason", "lost", "--key", &root, "--yes"];
-        desk.n1().must(&[&["revoke", what], &signed[..]].concat());
+        desk.n1().must(&[&["revoke"], what, &signed[..]].concat());
         Instant::now()
     };
 
     // By the pass of an operator whose key is revoked.
     let pass = desk.pass(&alice.display().to_string(), &[]);
     let by_pass = desk.events(&["-H", &format!("starling-pass: {pass}")]);
-    let after = by_pass.ends(revoke(&alices_key));
+    let after = by_pass.ends(revoke(&[&alices_key, "--operator"]));
     assert!(after < crate::SEEN, "a pass's stream ended after {after:?}");
     eprintln!("measured: a pass's event stream ended {after:?} after the command");
 
@@ -346,15 +347,16 @@ fn a_revocation_ends_streams_and_kept_connections_of_the_remote_door() {
     let mut codes = lines.filter(|line| !line.starts_with("curl:"));
     let before: Vec<_> = codes.by_ref().take(4).collect();
     assert_eq!(before, ["200 1", "200 0", "200 0", "200 0"]);
-    let after = events.ends(revoke("issuer/n1"));
+    let after = events.ends(revoke(&["issuer/n1"]));
     assert!(after < crate::SEEN, "an event stream ended after {after:?}");
     eprintln!("measured: a certificate's event stream ended {after:?} after the command");
     let after: Vec<_> = codes.collect();
     kept.wait().expect("curl ends");
-    // One request may have been on its way.
+    // A node of the revoked issuer passes the revocation on for a second before it is in force there, and one request may have
+    // been on its way.
     let good = after.iter().take_while(|code| code.starts_with("200"));
     let good = good.count();
     eprintln!("measured: {good} more answers on a kept connection, two are asked for a second");
     let refused = after[good..].iter().all(|code| code.starts_with("000"));
-    assert!(good <= 1 && after.len() == 12 && refused, "{after:?}");
+    assert!(good <= 3 && after.len() == 12 && refused, "{after:?}");
 }

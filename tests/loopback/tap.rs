@@ -382,7 +382,7 @@ fn nobody_looks_without_a_pass_that_holds() {
     // Who is revoked while looking sees no more.
     let mut looking = shop.tap(&alice, &[], "revoked.log");
     looking.wait_answers(&["n1", "n2"]);
-    let signed = ["--reason", "leaked", "--key", &root, "--yes"];
+    let signed = ["--operator", "--reason", "leaked", "--key", &root, "--yes"];
     n1.must(&[&["revoke", &alices_key], &signed[..]].concat());
     wait_until(crate::PATIENCE, "the tap to end", || {
         looking.0.ended().is_some()

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use starling_gossip::{Caps, NodeName};
-use starling_transport::{HostHash, KeyHash, Leaf};
-use tokio::time::timeout;
+use starling_transport::{HostHash, Leaf};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::explain::causes;
 use super::issuers;
 use crate::admin::view::{FoundLine, LineAnswer, LineHolder, LineQuestion};
 use crate::host::Host;
-use crate::issuer::Booked;
+use crate::issuer::{BUSY, Booked, is_about};
+use crate::mesh::unix_s;
 
 /// Answers from the certificates of this node and of those that it knows, and from the books of issuers.
 pub(super) async fn find(host: Arc<Host>, question: LineQuestion) -> LineAnswer {
@@ -21,26 +22,26 @@ pub(super) async fn find(host: Arc<Host>, question: LineQuestion) -> LineAnswer 
     let own: Vec<_> = own.map(|svid| svid.leaf().clone()).collect();
     let mut known = own.clone();
     known.extend(host.lines.good(SystemTime::now()));
-    let key = question.key.as_ref().and_then(|key| key.parse().ok());
     let issuer = question.issuer.as_deref().map(HostHash::of);
-    let mut found = key.and_then(|key: KeyHash| {
-        let mut with_key = known.iter().filter(|leaf| leaf.key_hash == key);
-        with_key.find_map(found_line)
-    });
+    let about = known.iter().filter(|leaf| is_about(&question, leaf));
+    let mut about: Vec<_> = about.cloned().collect();
     let (mut booked, mut not_asked) = (Vec::new(), Vec::new());
-    if found.is_none() {
+    // What has a key is found or not; of a name there may be more.
+    if question.key.is_none() || about.is_empty() {
+        let deadline = Instant::now() + BUDGET;
         (booked, not_asked) = issuers::ask_all(&host, |issuer| {
             let (host, question) = (host.clone(), question.clone());
-            Box::pin(async move { ask(&host, &issuer, &question).await })
+            Box::pin(async move { ask(&host, &issuer, &question, deadline).await })
         })
         .await;
-        let leaf = |key| {
-            booked
-                .iter()
-                .find_map(|booked| booked.leaf(&key, &set.trust))
-        };
-        found = key.and_then(leaf).as_ref().and_then(found_line);
+        let proven = booked.iter();
+        about.extend(proven.filter_map(|booked| booked.leaf(&question, &set.trust)));
     }
+    let youngest = about.iter().map(|leaf| unix_s(leaf.begins)).max();
+    let found = match question.key {
+        Some(_) => about.iter().find_map(found_line),
+        None => None,
+    };
     let mut holders = BTreeMap::<_, BTreeSet<_>>::new();
     if let Some(issuer) = issuer {
         for leaf in known.iter().filter(|leaf| leaf.signers.has(issuer)) {
@@ -59,6 +60,7 @@ pub(super) async fn find(host: Arc<Host>, question: LineQuestion) -> LineAnswer 
     let left_out = booked.iter().map(|booked| booked.left_out).sum();
     LineAnswer {
         found,
+        youngest,
         holders: holders.into_iter().map(holder).collect(),
         left_out,
         is_issuer,
@@ -89,21 +91,32 @@ fn is_issuer(host: &Host, name: &str) -> bool {
         || (host.node.as_str() == name && host.issuer.load().is_some())
 }
 
+/// Asks again while the issuer reads its book for others.
 async fn ask(
     host: &Arc<Host>,
     issuer: &NodeName,
     question: &LineQuestion,
+    deadline: Instant,
 ) -> Result<Booked, String> {
-    let control = host.control();
-    let asked = control.ask::<Booked>(issuer, "/v1/lines", question);
-    match timeout(BUDGET, asked).await {
-        Ok(Ok(booked)) => Ok(booked),
-        Ok(Err(error)) => Err(error
-            .refused()
-            .map_or_else(|| causes(&error), |refused| refused.why.clone())),
-        Err(_elapsed) => Err(format!("it did not answer within {BUDGET:?}")),
+    loop {
+        let control = host.control();
+        let asked = control.ask::<Booked>(issuer, "/v1/lines", question);
+        let Ok(answered) = timeout_at(deadline, asked).await else {
+            return Err(format!("it did not answer within {BUDGET:?}"));
+        };
+        match answered {
+            Ok(booked) => return Ok(booked),
+            Err(error) => match error.refused() {
+                Some(refused) if refused.reason == BUSY => {}
+                Some(refused) => return Err(refused.why.clone()),
+                None => return Err(causes(&error)),
+            },
+        }
+        sleep(PAUSE).await;
     }
 }
 
-/// Less than the command waits for this agent.
-const BUDGET: Duration = Duration::from_secs(4);
+/// An issuer that is asked about may be the thief's, and must not hold its own revocation up.
+const BUDGET: Duration = Duration::from_secs(1);
+
+const PAUSE: Duration = Duration::from_millis(100);

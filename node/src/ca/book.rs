@@ -67,18 +67,23 @@ impl Book {
 
     /// What is good at `now`, the oldest first. Lines that cannot be read are skipped and said.
     pub fn good(&self, now: SystemTime) -> io::Result<Vec<Signed>> {
-        let mut text = String::new();
-        match File::open(self.path()) {
+        let mut bytes = Vec::new();
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(self.path());
+        match opened {
             Ok(file) => {
-                file.take(BYTES_MAX * 2).read_to_string(&mut text)?;
+                file.take(BYTES_MAX * 2).read_to_end(&mut bytes)?;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        let lines = text.lines().filter(|line| !line.is_empty());
+        let lines = bytes.split(|byte| *byte == b'\n');
+        let lines = lines.filter(|line| !line.is_empty());
         let (mut good, mut damaged) = (Vec::new(), 0);
         for line in lines {
-            match Signed::read(line) {
+            match str::from_utf8(line).ok().and_then(Signed::read) {
                 Some(signed) if signed.leaf.not_after > now => good.push(signed),
                 Some(_ended) => {}
                 None => damaged += 1,
@@ -224,9 +229,37 @@ mod tests {
         rig.issue(3600);
         let whole = rig.text();
         let torn = format!("{}{}", whole, &whole[..whole.len() / 2]);
-        std::fs::write(rig.book.path(), torn + "\nx y\n").unwrap();
+        let damaged = [torn.as_bytes(), b"\nx y\n\xff\xfe\n"].concat();
+        std::fs::write(rig.book.path(), damaged).unwrap();
         rig.issue(3600);
         assert_eq!(rig.book.good(SystemTime::now()).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_book_that_is_no_file_holds_up_neither_a_certificate_nor_a_question() {
+        let rig = rig();
+        let path = rig.book.path();
+        let fifo = || {
+            let made = std::process::Command::new("mkfifo").arg(&path).status();
+            assert!(made.unwrap().success());
+        };
+        fifo();
+        rig.issue(60);
+        assert!(rig.authority.unbooked().is_some());
+        let _nothing_or_error = rig.book.good(SystemTime::now());
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+        rig.issue(60);
+        assert!(rig.authority.unbooked().is_some());
+        assert!(rig.book.good(SystemTime::now()).is_err());
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        rig.issue(60);
+        assert!(rig.authority.unbooked().is_some());
+        std::fs::remove_dir(&path).unwrap();
+        rig.issue(60);
+        assert_eq!(rig.authority.unbooked(), None);
+        assert_eq!(rig.book.good(SystemTime::now()).unwrap().len(), 1);
     }
 
     #[test]

@@ -245,3 +245,23 @@ fn openssl_accepts_the_chain() {
         String::from_utf8_lossy(&verify.stderr)
     );
 }
+
+#[test]
+fn a_bundle_begins_now_or_after_a_revocation_that_is_ahead_and_no_later() {
+    let (dir, _, authority) = mesh();
+    let minute = Duration::from_secs(60);
+    let begins = |name: &str, ahead: Duration| {
+        let out = StateDir::create(&dir.path().join(name)).unwrap();
+        let before = SystemTime::now();
+        let from = before + ahead;
+        authority.write_bundle_from(&out, &node(name), &[], LIFETIME, from)?;
+        let leaf = svid(&out, NODE_CHAIN, NODE_KEY).leaf().clone();
+        assert!(leaf.not_before <= before, "it is good at once");
+        Ok::<_, CaError>(leaf.begins.duration_since(before).unwrap_or_default())
+    };
+    assert!(begins("n2", Duration::ZERO).unwrap() <= Duration::from_secs(1));
+    let ahead = begins("n3", 4 * minute).unwrap();
+    assert!(ahead > 3 * minute && ahead <= 4 * minute, "{ahead:?}");
+    let error = begins("n4", 6 * minute).unwrap_err();
+    assert!(matches!(error, CaError::LineAhead), "{error}");
+}

@@ -17,19 +17,24 @@ pub struct Turns {
 
 impl Default for Turns {
     fn default() -> Self {
-        Self {
-            rates: Rates::new(Rate {
-                requests: 1,
-                per: EACH,
-                burst: BURST,
-                key: None,
-            }),
-            places: Semaphore::new(PLACES),
-        }
+        Self::new(BURST, PLACES)
     }
 }
 
 impl Turns {
+    /// One a second for each peer, after `burst` at once; `places` at a time in all.
+    pub fn new(burst: u32, places: usize) -> Self {
+        Self {
+            rates: Rates::new(Rate {
+                requests: 1,
+                per: EACH,
+                burst,
+                key: None,
+            }),
+            places: Semaphore::new(places),
+        }
+    }
+
     /// A turn for this peer; none if it asks too often or too many ask at a time.
     pub fn take(&self, peer: &str, now: Instant) -> Option<SemaphorePermit<'_>> {
         let place = self.places.try_acquire().ok()?;

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use starling_gossip::{DocumentKey, NodeName};
-use starling_transport::LineName;
+use starling_transport::{DATED_BACK, LineName};
 
 use self::target::{NAME_MAX, Target};
 use super::operator_key::{self, Choices};
@@ -38,6 +38,9 @@ pub(super) struct Revoke {
     /// Of a key: a file with the certificate, PEM, if no issuer knows it any more
     #[arg(long, value_name = "FILE")]
     certificate: Option<PathBuf>,
+    /// Of a key: it is an operator's, though no document that is held here says so
+    #[arg(long, conflicts_with = "certificate")]
+    operator: bool,
     #[command(flatten)]
     choices: Choices,
     #[command(flatten)]
@@ -45,6 +48,8 @@ pub(super) struct Revoke {
 }
 
 /// Revoke all that was issued to a host that is gone for good
+///
+/// Certificates that it signed, if it was an issuer, stay good, as they would if it had only stopped.
 #[derive(Debug, Args)]
 pub(super) struct Decommission {
     /// The host's node
@@ -53,9 +58,6 @@ pub(super) struct Decommission {
     /// Why, for the people who read the document
     #[arg(long, default_value = "decommissioned")]
     reason: String,
-    /// If it was an issuer: leave certificates that it signed good
-    #[arg(long)]
-    not_issuer: bool,
     #[command(flatten)]
     sign: Sign,
 }
@@ -68,10 +70,10 @@ impl Revoke {
                 "--keep, --drop and --adopt are for the key of an operator"
             );
             anyhow::ensure!(
-                self.certificate.is_none(),
-                "--certificate is for the key of a certificate"
+                self.certificate.is_none() && !self.operator,
+                "--certificate and --operator are for keys"
             );
-            return throw_out(&self.target, self.not_issuer, &self.reason, &self.sign);
+            return throw_out(&self.target, !self.not_issuer, &self.reason, &self.sign);
         };
         let operators: Vec<view::Operator> = self.sign.ask("/v1/operators")?;
         let known = operators
@@ -85,6 +87,9 @@ impl Revoke {
             self.choices.is_empty(),
             "no operator with this key has signed anything that is held here, so there is nothing to keep or drop"
         );
+        if self.operator {
+            return operator_key::revoke_unknown(key, &self.reason, &self.sign);
+        }
         let line = match &self.certificate {
             Some(file) => lines::of_file(file, key)?,
             None => lines::of_key(key, &self.sign),
@@ -109,12 +114,15 @@ impl Decommission {
                 node = self.node
             );
         }
-        throw_out(
-            &Target::Node(self.node),
-            self.not_issuer,
-            &self.reason,
-            &self.sign,
-        )
+        let node = self.node.clone();
+        let target = Target::Node(self.node);
+        throw_out(&target, false, &self.reason, &self.sign)?;
+        if lines::of(&target, true, &self.sign).is_ok_and(|known| known.is_issuer) {
+            out::complain(&format!(
+                "{node} was an issuer. What it signed stays good; if its key may be in other hands: `starling revoke issuer/{node}`"
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -123,6 +131,8 @@ impl Decommission {
 struct Also {
     /// Of a node: all that the issuer on it signed.
     is_issuer: bool,
+    /// When the youngest line of the target began, in seconds since 1970, as far as that is known.
+    youngest: Option<u64>,
     /// Of a key: the line of its certificate.
     line: Option<LineName>,
 }
@@ -137,35 +147,27 @@ impl Also {
 }
 
 /// Revokes what is no key. With an issuer go the certificates that it signed: its key was on that host.
-fn throw_out(target: &Target, not_issuer: bool, reason: &str, sign: &Sign) -> anyhow::Result<()> {
-    let issuer = match target {
-        Target::Issuer(node) => Some(node),
-        Target::Node(node) if !not_issuer => Some(node),
-        _ => None,
-    };
-    let known = issuer.map(|node| lines::of_issuer(node, sign));
+fn throw_out(target: &Target, with_issuer: bool, reason: &str, sign: &Sign) -> anyhow::Result<()> {
+    let known = lines::of(target, with_issuer, sign);
     // What cannot be asked must not keep the host in.
-    let (signed, error) = match known.transpose() {
-        Ok(signed) => (signed, None),
-        Err(error) => (None, Some(error)),
+    let (known, error) = match known {
+        Ok(known) => (known, None),
+        Err(error) => (view::LineAnswer::default(), Some(error)),
     };
-    let signed = signed.filter(|signed| signed.is_issuer);
-    let is_issuer = signed.is_some() && matches!(target, Target::Node(_));
-    if let Some(signed) = &signed {
-        out::say(&lines::thrown_out(signed, target.node()))?;
+    let goes_with_it = known.is_issuer && with_issuer;
+    if goes_with_it {
+        out::say(&lines::thrown_out(&known, target.node()))?;
     }
     let also = Also {
-        is_issuer,
+        is_issuer: goes_with_it && matches!(target, Target::Node(_)),
+        youngest: known.youngest,
         line: None,
     };
     revoke(target, also, reason, sign)?;
-    match error {
-        Some(error) if matches!(target, Target::Node(_)) => {
-            let node = target.node().map(NodeName::as_str).unwrap_or_default();
-            Err(error.context(format!(
-                "{node} is revoked. Whether it is an issuer could not be asked; if it is: `starling revoke issuer/{node}`"
-            )))
-        }
+    match (error, target) {
+        (Some(error), Target::Node(node)) if with_issuer => Err(error.context(format!(
+            "{node} is revoked. Whether it is an issuer could not be asked; if it is: `starling revoke issuer/{node}`"
+        ))),
         _ => Ok(()),
     }
 }
@@ -173,7 +175,7 @@ fn throw_out(target: &Target, not_issuer: bool, reason: &str, sign: &Sign) -> an
 fn revoke(target: &Target, also: Also, reason: &str, sign: &Sign) -> anyhow::Result<()> {
     let status: view::Status = sign.ask("/v1/status")?;
     let now = SystemTime::now();
-    let issued_before = next_second(now);
+    let issued_before = issued_before(now, also.youngest)?;
     let body = target.body(&status.trust_domain, also, reason, issued_before, now)?;
     sign.make(vec![Change {
         key: free_name(target.document()?, sign, unix_s(now))?,
@@ -189,9 +191,19 @@ fn revoke(target: &Target, also: Also, reason: &str, sign: &Sign) -> anyhow::Res
     Ok(())
 }
 
-/// Certificates count in whole seconds, so what began in the second of a revocation must count as before it.
-fn next_second(now: SystemTime) -> SystemTime {
-    UNIX_EPOCH + Duration::from_secs(unix_s(now) + 1)
+/// Certificates count in whole seconds, so what began in the second of a revocation must count as before it; and so must what
+/// began by a clock that is ahead of this one.
+fn issued_before(now: SystemTime, youngest: Option<u64>) -> anyhow::Result<SystemTime> {
+    let next = unix_s(now) + 1;
+    let latest = unix_s(now + DATED_BACK);
+    let after = youngest.map_or(0, |youngest| youngest.saturating_add(1));
+    anyhow::ensure!(
+        after <= latest,
+        "a certificate of it was made more than {} from now by this host's clock, so it would not be revoked: put the clock right \
+         here, or run this on another host",
+        humantime::format_duration(DATED_BACK)
+    );
+    Ok(UNIX_EPOCH + Duration::from_secs(next.max(after)))
 }
 
 /// The name of a revocation, or another one where its next number is ahead of the clock: nobody can keep a revocation waiting by
@@ -204,4 +216,22 @@ fn free_name(key: DocumentKey, sign: &Sign, now: u64) -> anyhow::Result<Document
     let name: String = key.name.as_str().chars().take(NAME_MAX - 9).collect();
     let suffix: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(format!("{}/{}-{suffix}", key.kind, name.trim_end_matches('-')).parse()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_was_invited_by_a_clock_ahead_of_ours_is_revoked_all_the_same() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let before = |youngest| issued_before(at(1000), youngest).ok();
+        assert_eq!(before(None), Some(at(1001)));
+        assert_eq!(before(Some(900)), Some(at(1001)));
+        assert_eq!(before(Some(1200)), Some(at(1201)));
+        assert_eq!(before(Some(1299)), Some(at(1300)));
+        // The mesh would refuse such a document, and one that is earlier would not reach the host.
+        assert_eq!(before(Some(1300)), None);
+        assert_eq!(before(Some(u64::MAX)), None);
+    }
 }

@@ -6,9 +6,12 @@ use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use starling_transport::{HostHash, KeyHash, Leaf, TrustBundle};
+use tokio::time::Instant;
 
+use super::ended::BUSY;
 use super::questions::role;
 use crate::admin::view::LineQuestion;
 use crate::ca::Signed;
@@ -18,7 +21,7 @@ use crate::host::Host;
 /// What one issuer knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Booked {
-    /// The certificate with the key, and its issuer's, DER, base64.
+    /// The certificate with the key, or of the name the one whose line began last; and its issuer's. DER, base64.
     certificate: Option<[String; 2]>,
     /// Hosts, and their identities with leaves that the issuer in question signed.
     pub holders: BTreeMap<String, Vec<String>>,
@@ -27,25 +30,26 @@ pub struct Booked {
 }
 
 impl Booked {
-    /// The leaf with this key. A node that is no issuer could name any line, so the certificate has to prove itself.
-    pub fn leaf(&self, key: &KeyHash, trust: &TrustBundle) -> Option<Leaf> {
+    /// The leaf that was asked for. A node that is no issuer could say anything, so the certificate has to prove itself.
+    pub fn leaf(&self, question: &LineQuestion, trust: &TrustBundle) -> Option<Leaf> {
         let chain = self.certificate.as_ref()?;
         let der = |text: &String| STANDARD.decode(text).ok();
         let chain = vec![der(&chain[0])?, der(&chain[1])?];
         // It may be one that is revoked.
         let trust = trust.without(Arc::default());
         let leaf = trust.verify_der(&chain, SystemTime::now()).ok()?;
-        (leaf.key_hash == *key).then_some(leaf)
+        is_about(question, &leaf).then_some(leaf)
     }
 
     /// From the certificates in a book.
     fn of(signed: &[Signed], question: &LineQuestion) -> Self {
         let mut booked = Self::default();
-        if let Some(key) = question.key.as_ref().and_then(|key| key.parse().ok()) {
-            let found = signed.iter().find(|signed| signed.leaf.key_hash == key);
-            booked.certificate =
-                found.map(|found| found.chain.each_ref().map(|der| STANDARD.encode(der)));
-        }
+        let found = signed
+            .iter()
+            .filter(|signed| is_about(question, &signed.leaf));
+        let found = found.max_by_key(|signed| signed.leaf.begins);
+        booked.certificate =
+            found.map(|found| found.chain.each_ref().map(|der| STANDARD.encode(der)));
         if let Some(issuer) = &question.issuer {
             let issuer = HostHash::of(issuer);
             let leaves = signed.iter().map(|signed| &signed.leaf);
@@ -70,14 +74,29 @@ impl Booked {
     }
 }
 
+/// Whether a leaf has the key, or is of the host or service, that a question is about.
+pub fn is_about(question: &LineQuestion, leaf: &Leaf) -> bool {
+    if let Some(key) = &question.key {
+        return key.parse::<KeyHash>().is_ok_and(|key| key == leaf.key_hash);
+    }
+    let (host, service) = (question.host.as_deref(), question.service.as_deref());
+    let is_on = host.is_none_or(|host| leaf.host.as_deref() == Some(host));
+    let is_of = service.is_none_or(|service| leaf.id.service_name() == Some(service));
+    (host.is_some() || service.is_some()) && is_on && is_of
+}
+
 /// `/v1/lines`: what the book of this issuer knows. Any node may ask: certificates are no secret.
-pub async fn lines(
-    host: Arc<Host>,
-    _peer: Leaf,
-    question: LineQuestion,
-) -> Result<Booked, Refused> {
+pub async fn lines(host: Arc<Host>, peer: Leaf, question: LineQuestion) -> Result<Booked, Refused> {
     let role = role(&host)?;
-    let read = move || role.authority().book().good(SystemTime::now());
+    let turn = role.readings.take(peer.id.as_str(), Instant::now());
+    let _turn = turn.ok_or_else(|| {
+        let why = "this issuer is reading its book for others; ask again";
+        Refused::new(StatusCode::SERVICE_UNAVAILABLE, BUSY, why)
+    })?;
+    let read = {
+        let role = role.clone();
+        move || role.authority().book().good(SystemTime::now())
+    };
     let signed = tokio::task::spawn_blocking(read).await;
     let signed = signed.map_err(|error| Refused::internal(error.to_string()))?;
     let signed =
@@ -131,12 +150,22 @@ mod tests {
             self.authority.book().good(SystemTime::now()).unwrap()
         }
 
-        fn ask(&self, key: Option<KeyHash>, issuer: Option<&str>) -> Booked {
-            let question = LineQuestion {
-                key: key.map(|key| key.to_string()),
-                issuer: issuer.map(str::to_owned),
-            };
-            Booked::of(&self.signed(), &question)
+        fn ask(&self, question: &LineQuestion) -> Booked {
+            Booked::of(&self.signed(), question)
+        }
+    }
+
+    fn with_key(key: KeyHash) -> LineQuestion {
+        LineQuestion {
+            key: Some(key.to_string()),
+            ..LineQuestion::default()
+        }
+    }
+
+    fn signed_by(issuer: &str) -> LineQuestion {
+        LineQuestion {
+            issuer: Some(issuer.into()),
+            ..LineQuestion::default()
         }
     }
 
@@ -144,16 +173,42 @@ mod tests {
     fn the_certificate_of_a_key_comes_with_its_proof() {
         let mesh = Mesh::new();
         let known = mesh.signed()[0].leaf.clone();
-        let booked = mesh.ask(Some(known.key_hash), None);
-        assert_eq!(
-            booked.leaf(&known.key_hash, &mesh.trust),
-            Some(known.clone())
-        );
-        let other = KeyHash::from_bytes([1; 32]);
+        let question = with_key(known.key_hash);
+        let booked = mesh.ask(&question);
+        assert_eq!(booked.leaf(&question, &mesh.trust), Some(known));
+        let other = with_key(KeyHash::from_bytes([1; 32]));
         assert_eq!(booked.leaf(&other, &mesh.trust), None, "of another key");
-        assert_eq!(mesh.ask(Some(other), None).leaf(&other, &mesh.trust), None);
+        assert_eq!(mesh.ask(&other).leaf(&other, &mesh.trust), None);
         // Another mesh's issuer says what it likes.
-        assert_eq!(booked.leaf(&known.key_hash, &Mesh::new().trust), None);
+        assert_eq!(booked.leaf(&question, &Mesh::new().trust), None);
+    }
+
+    #[test]
+    fn of_a_host_the_line_that_began_last_is_known() {
+        let mesh = Mesh::new();
+        let line = crate::ca::new_line(SystemTime::now() + Duration::from_secs(60)).unwrap();
+        let terms = crate::ca::Terms {
+            host: None,
+            lifetime: Duration::from_secs(60),
+            line,
+        };
+        mesh.authority.issue_on(&mesh.id, &terms).unwrap();
+        mesh.authority
+            .issue(&mesh.id, Duration::from_secs(60))
+            .unwrap();
+        let of = |host: &str| LineQuestion {
+            host: Some(host.into()),
+            ..LineQuestion::default()
+        };
+        let youngest = mesh.signed()[1].leaf.clone();
+        let booked = mesh.ask(&of("n2"));
+        assert_eq!(booked.leaf(&of("n2"), &mesh.trust), Some(youngest));
+        assert_eq!(booked.leaf(&of("n3"), &mesh.trust), None, "of another host");
+        let service = LineQuestion {
+            service: Some("orders".into()),
+            ..of("n2")
+        };
+        assert_eq!(mesh.ask(&service), Booked::default());
     }
 
     #[test]
@@ -162,11 +217,11 @@ mod tests {
         mesh.authority
             .issue(&mesh.id, Duration::from_secs(60))
             .unwrap();
-        let booked = mesh.ask(None, Some("n1"));
+        let booked = mesh.ask(&signed_by("n1"));
         assert_eq!(
             booked.holders,
             BTreeMap::from([("n2".to_owned(), vec![mesh.id.to_string()])])
         );
-        assert_eq!(mesh.ask(None, Some("n2")), Booked::default());
+        assert_eq!(mesh.ask(&signed_by("n2")), Booked::default());
     }
 }

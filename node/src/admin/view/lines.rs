@@ -4,11 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use super::Gap;
 
-/// Asked by `POST /v1/lines`: about the key of a certificate, or about an issuer.
+/// Asked by `POST /v1/lines`: about the key of a certificate, about an issuer, or about a host, a service, or a service on a
+/// host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LineQuestion {
     pub key: Option<String>,
     pub issuer: Option<String>,
+    pub host: Option<String>,
+    pub service: Option<String>,
 }
 
 /// Its answer.
@@ -16,6 +19,8 @@ pub struct LineQuestion {
 pub struct LineAnswer {
     /// The line of the key, if it is known to this node or to an issuer that was asked.
     pub found: Option<FoundLine>,
+    /// When the youngest line of the host or service began, in seconds since 1970.
+    pub youngest: Option<u64>,
     /// Hosts that a revocation would throw out.
     pub holders: Vec<LineHolder>,
     /// So many more than are listed.

@@ -34,12 +34,10 @@ pub(super) fn end(target: &Target, sign: &Sign, issued_before: SystemTime) -> an
 
 /// None for what no invitation names.
 fn name(target: &Target, issued_before: SystemTime) -> Option<RevokedName> {
-    let (host, service) = match target {
-        Target::Node(node) => (Some(node.to_string()), None),
-        Target::Service(service) => (None, Some(service.to_string())),
-        Target::ServiceOn(service, node) => (Some(node.to_string()), Some(service.to_string())),
-        Target::Issuer(_) | Target::Key(_) => return None,
-    };
+    let (host, service) = target.host_and_service();
+    if host.is_none() && service.is_none() {
+        return None;
+    }
     Some(RevokedName {
         host,
         service,

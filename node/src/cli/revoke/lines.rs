@@ -7,6 +7,7 @@ use starling_gossip::NodeName;
 use starling_transport::{KeyHash, Leaf, LineName};
 use x509_parser::pem::Pem;
 
+use super::Target;
 use crate::admin::view::{LineAnswer, LineQuestion};
 use crate::cli::sign::Sign;
 use crate::cli::table::plain;
@@ -28,7 +29,7 @@ fn known_line(key: &KeyHash, sign: &Sign) -> anyhow::Result<Option<LineName>> {
     let answer = ask(
         &LineQuestion {
             key: Some(key.to_string()),
-            issuer: None,
+            ..LineQuestion::default()
         },
         sign,
     )?;
@@ -69,11 +70,16 @@ pub(super) fn of_file(file: &Path, key: &KeyHash) -> anyhow::Result<Option<LineN
     Ok(leaf.line.map(|line| line.name))
 }
 
-/// Whether a node is an issuer, and the hosts whose certificates it signed.
-pub(super) fn of_issuer(node: &NodeName, sign: &Sign) -> anyhow::Result<LineAnswer> {
+/// What a revocation of `target` reaches: when its youngest line began and, if `with_issuer`, the hosts whose certificates it
+/// signed as an issuer.
+pub(super) fn of(target: &Target, with_issuer: bool, sign: &Sign) -> anyhow::Result<LineAnswer> {
+    let issuer = target.node().filter(|_| with_issuer);
+    let (host, service) = target.host_and_service();
     let question = LineQuestion {
         key: None,
-        issuer: Some(node.to_string()),
+        issuer: issuer.map(ToString::to_string),
+        host,
+        service,
     };
     ask(&question, sign)
 }
@@ -87,11 +93,8 @@ fn ask(question: &LineQuestion, sign: &Sign) -> anyhow::Result<LineAnswer> {
 /// The hosts that go with an issuer, for people.
 pub(super) fn thrown_out(answer: &LineAnswer, issuer: Option<&NodeName>) -> String {
     let issuer = issuer.map(NodeName::as_str).unwrap_or_default();
-    let hosts: Vec<_> = answer
-        .holders
-        .iter()
-        .map(|holder| plain(&holder.host))
-        .collect();
+    let others = answer.holders.iter().filter(|holder| holder.host != issuer);
+    let hosts: Vec<_> = others.map(|holder| plain(&holder.host)).collect();
     let mut text = match (hosts.as_slice(), answer.left_out) {
         ([], 0) => format!(
             "{issuer} is an issuer; no other host is known to have a certificate that it signed."
@@ -122,7 +125,7 @@ pub(super) fn thrown_out(answer: &LineAnswer, issuer: Option<&NodeName>) -> Stri
 
 /// Said when a key was revoked without a line.
 pub(super) const UNKNOWN: &str = "the key is revoked, but not what was renewed from its certificate: no issuer that was asked knows the certificate, or it names no line. \
-     If you have it: --certificate FILE. If it is an issuer's: `starling revoke issuer/NODE`. An issuer that knows it says so in its `starling check`";
+     If it is an operator's: --operator. If you have the certificate: --certificate FILE. If it is an issuer's: `starling revoke issuer/NODE`. An issuer that knows it says so in its `starling check`";
 
 #[cfg(test)]
 mod tests {
@@ -144,7 +147,7 @@ mod tests {
             thrown_out(&answer, Some(&node)),
             "n1 is an issuer; no other host is known to have a certificate that it signed."
         );
-        answer.holders = vec![holder("n2"), holder("n3")];
+        answer.holders = vec![holder("n1"), holder("n2"), holder("n3")];
         answer.left_out = 1;
         answer.own = true;
         answer.not_asked = vec![Gap {

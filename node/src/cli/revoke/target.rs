@@ -1,6 +1,5 @@
 //! What can be revoked, and the document that does it.
 
-use std::fmt::Write as _;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
@@ -77,6 +76,16 @@ impl Target {
         }
     }
 
+    /// The host and the service whose certificates it revokes by name.
+    pub(super) fn host_and_service(&self) -> (Option<String>, Option<String>) {
+        match self {
+            Self::Node(node) => (Some(node.to_string()), None),
+            Self::Service(service) => (None, Some(service.to_string())),
+            Self::ServiceOn(service, node) => (Some(node.to_string()), Some(service.to_string())),
+            Self::Issuer(_) | Self::Key(_) => (None, None),
+        }
+    }
+
     /// The text of the document, signed at `now`.
     pub(super) fn body(
         &self,
@@ -109,16 +118,15 @@ impl Target {
             }
             _ => format!("issued_before = {}\n", moment(issued_before)?),
         };
-        let mut body = String::new();
-        for table in tables {
-            let reason = quoted(reason);
-            let _ = write!(body, "[[revoked]]\n{table}reason = {reason}\n{last}");
-        }
-        if let Some(line) = also.line {
-            let (line, reason) = (quoted(&line.to_string()), quoted(reason));
-            let _ = write!(body, "[[revoked]]\nline = {line}\nreason = {reason}\n");
-        }
-        Ok(body)
+        let reason = format!("reason = {}\n", quoted(reason));
+        let tables = tables
+            .into_iter()
+            .map(|table| format!("[[revoked]]\n{table}{reason}{last}"));
+        let line = also.line.map(|line| {
+            let line = quoted(&line.to_string());
+            format!("[[revoked]]\nline = {line}\n{reason}")
+        });
+        Ok(tables.chain(line).collect::<Vec<_>>().join("\n"))
     }
 }
 
@@ -226,7 +234,7 @@ mod tests {
         };
         let issuer = Also {
             is_issuer: true,
-            line: None,
+            ..Also::default()
         };
         let of = |what| What::Certificates(what, now);
         assert_eq!(
