@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::host::Host;
 use crate::process::{Process, Signal};
 use crate::program;
-use crate::wait::wait_until;
+use crate::wait::{try_poll, wait_until};
 
 /// Serves files, takes uploads with PUT (and as `/post/` with POST), says who called and how it feels.
 #[derive(Debug)]
@@ -74,6 +74,14 @@ impl Nginx {
             // It may not have been sick.
             let _ = fs::remove_file(mark);
         }
+    }
+}
+
+impl Drop for Nginx {
+    /// Asked to end, it takes its worker with it; killed, it would leave the worker behind.
+    fn drop(&mut self) {
+        self.process.signal(Signal::TERM);
+        let _may_be_killed = try_poll(super::START, || self.process.ended());
     }
 }
 
