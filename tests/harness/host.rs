@@ -1,11 +1,14 @@
 //! Where agents and apps run.
 
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -98,20 +101,14 @@ impl Host {
         }
     }
 
-    /// An address for a local app or upstream. It is free until somebody else takes it.
+    /// An address for a local app or upstream. No test of this process gets it again; it is free until another process takes it.
     pub fn free_tcp(&self) -> SocketAddr {
-        self.run(|| {
-            let listener = TcpListener::bind((self.local(), 0)).expect("some port is free");
-            listener.local_addr().expect("it is bound")
-        })
+        self.run(|| not_given_before(|| TcpListener::bind((self.local(), 0))?.local_addr()))
     }
 
     /// An address for a mesh port.
     pub fn free_udp(&self) -> SocketAddr {
-        self.run(|| {
-            let socket = UdpSocket::bind((self.ip(), 0)).expect("some port is free");
-            socket.local_addr().expect("it is bound")
-        })
+        self.run(|| not_given_before(|| UdpSocket::bind((self.ip(), 0))?.local_addr()))
     }
 
     /// Drops every packet to and from this host, as if its cable were cut.
@@ -134,5 +131,17 @@ impl Host {
         let mut command = self.command(program::path("nft"));
         command.arg(rules);
         run(command);
+    }
+}
+
+/// The kernel may name a port again that nothing listens at yet.
+fn not_given_before(mut free: impl FnMut() -> io::Result<SocketAddr>) -> SocketAddr {
+    static GIVEN: Mutex<BTreeSet<SocketAddr>> = Mutex::new(BTreeSet::new());
+    loop {
+        let address = free().expect("some port is free");
+        let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if given.insert(address) {
+            return address;
+        }
     }
 }
