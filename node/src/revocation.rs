@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use starling_transport::{
-    DATED_BACK, KeyHash, LineName, Refusal, Revocations, Revoked, TrustBundle,
+    DATED_BACK, KeyHash, LineName, Refusal, Revocations, Revoked, SpiffeId, TrustBundle,
 };
 use tokio::time::{Instant, sleep_until};
 
@@ -25,8 +25,8 @@ pub struct Entry {
 pub enum What {
     /// Certificates whose line began before a time. It never ends by date, as a line can be renewed for ever.
     Certificates(Revoked, SystemTime),
-    /// Certificates of a line.
-    Line(LineName),
+    /// Certificates of an identity that name a line.
+    Line(LineName, SpiffeId),
     /// Certificates with a key, until no certificate can have it any more; None means for ever.
     Key(KeyHash, Option<SystemTime>),
 }
@@ -37,7 +37,7 @@ pub fn check_dates(entries: &[Entry], issued: u64) -> Result<(), String> {
     let latest = UNIX_EPOCH + Duration::from_secs(issued.min(SECONDS_MAX)) + DATED_BACK;
     let is_ahead = |entry: &Entry| match &entry.what {
         What::Certificates(_, issued_before) => *issued_before > latest,
-        What::Line(_) | What::Key(..) => false,
+        What::Line(..) | What::Key(..) => false,
     };
     if entries.iter().any(is_ahead) {
         return Err(format!(
@@ -56,7 +56,7 @@ pub fn union<'e>(entries: impl Iterator<Item = &'e Entry>, now: SystemTime) -> R
             What::Certificates(what, issued_before) => {
                 revocations.add(what.clone(), *issued_before);
             }
-            What::Line(line) => revocations.add_line(*line),
+            What::Line(line, id) => revocations.add_line(*line, id.clone()),
             What::Key(key, end) if end.is_none_or(|end| now < end) => revocations.add_key(*key),
             What::Key(..) => {}
         }
@@ -174,17 +174,18 @@ mod tests {
         let now = SystemTime::now();
         let day = Duration::from_secs(24 * 60 * 60);
         let (host, line) = (Revoked::Host("n1".into()), LineName([1; 16]));
+        let id = SpiffeId::parse("spiffe://example.org/node/n1").unwrap();
         let key = |n| KeyHash::from_bytes([n; 32]);
         let all = [
             entry(What::Certificates(host.clone(), now - 4000 * day)),
-            entry(What::Line(line)),
+            entry(What::Line(line, id.clone())),
             entry(What::Key(key(1), None)),
             entry(What::Key(key(2), Some(now + day))),
             entry(What::Key(key(3), Some(now))),
         ];
         let mut expected = Revocations::default();
         expected.add(host, now - 4000 * day);
-        expected.add_line(line);
+        expected.add_line(line, id);
         expected.add_key(key(1));
         expected.add_key(key(2));
         assert_eq!(union(all.iter(), now), expected);
@@ -200,7 +201,7 @@ mod tests {
         assert_eq!(check_dates(&before(at(0)), 1000), Ok(()));
         assert_eq!(check_dates(&before(at(5)), u64::MAX), Ok(()));
         assert_eq!(
-            check_dates(&[entry(What::Line(LineName([1; 16])))], 0),
+            check_dates(&[entry(What::Key(KeyHash::from_bytes([1; 32]), None))], 0),
             Ok(())
         );
     }

@@ -33,7 +33,8 @@ pub struct Revocations {
     certificates: BTreeMap<Revoked, SystemTime>,
     issuers: BTreeMap<HostHash, SystemTime>,
     keys: BTreeSet<KeyHash>,
-    lines: BTreeSet<LineName>,
+    /// With the identity, as an issuer's thief can write the name of another's line into a leaf.
+    lines: BTreeSet<(LineName, SpiffeId)>,
 }
 
 /// Which certificates: those whose line began before a moment. What begins later is of a host that was set up anew.
@@ -109,9 +110,9 @@ impl Revocations {
         self.keys.insert(key);
     }
 
-    /// Revokes every certificate of a line.
-    pub fn add_line(&mut self, line: LineName) {
-        self.lines.insert(line);
+    /// Revokes every certificate of an identity that names this line.
+    pub fn add_line(&mut self, line: LineName, id: SpiffeId) {
+        self.lines.insert((line, id));
     }
 
     /// Revokes what began before `issued_before`. Of two times the later one counts.
@@ -155,10 +156,7 @@ impl Revocations {
                 || self.has(Revoked::IdentityOn(id(), host.clone()), leaf.begins)
         };
         self.has_key(&leaf.key_hash)
-            || leaf
-                .line
-                .as_ref()
-                .is_some_and(|line| self.has_line(&line.name))
+            || self.has_line(leaf)
             || self.has(Revoked::Identity(id()), leaf.begins)
             || leaf.host.as_ref().is_some_and(here)
     }
@@ -168,9 +166,10 @@ impl Revocations {
         self.keys.contains(key)
     }
 
-    /// Whether the line is revoked.
-    pub fn has_line(&self, line: &LineName) -> bool {
-        self.lines.contains(line)
+    /// Whether the line that the leaf names is revoked.
+    pub fn has_line(&self, leaf: &Leaf) -> bool {
+        let line = leaf.line.as_ref();
+        line.is_some_and(|line| self.lines.contains(&(line.name, leaf.id.clone())))
     }
 
     /// The keys that are revoked.

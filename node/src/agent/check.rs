@@ -130,9 +130,7 @@ async fn lines(host: &Arc<Host>) -> Lines {
     };
     let booked = booked.iter().flatten().map(|signed| &signed.leaf);
     let loose = booked.filter(|leaf| {
-        let line = leaf.line.as_ref();
-        revocations.has_key(&leaf.key_hash)
-            && line.is_some_and(|line| !revocations.has_line(&line.name))
+        revocations.has_key(&leaf.key_hash) && leaf.line.is_some() && !revocations.has_line(leaf)
     });
     Lines {
         revoked: revoked.collect(),

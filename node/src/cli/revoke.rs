@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use starling_gossip::{DocumentKey, NodeName};
-use starling_transport::{DATED_BACK, LineName};
+use starling_transport::{DATED_BACK, LineName, SpiffeId};
 
 use self::target::{NAME_MAX, Target};
 use super::operator_key::{self, Choices};
@@ -97,8 +97,9 @@ impl Revoke {
         if line.is_none() {
             operator_key::revoke_unknown(key, &self.reason, &self.sign)?;
         }
+        let is_known = line.is_some();
         revoke(&self.target, Also::line(line), &self.reason, &self.sign)?;
-        anyhow::ensure!(line.is_some() || self.sign.is_dry_run(), lines::UNKNOWN);
+        anyhow::ensure!(is_known || self.sign.is_dry_run(), lines::UNKNOWN);
         Ok(())
     }
 }
@@ -127,18 +128,18 @@ impl Decommission {
 }
 
 /// What a document revokes besides its target.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Also {
     /// Of a node: all that the issuer on it signed.
     is_issuer: bool,
     /// When the youngest line of the target began, in seconds since 1970, as far as that is known.
     youngest: Option<u64>,
-    /// Of a key: the line of its certificate.
-    line: Option<LineName>,
+    /// Of a key: the line of its certificate, and whose it is.
+    line: Option<(LineName, SpiffeId)>,
 }
 
 impl Also {
-    fn line(line: Option<LineName>) -> Self {
+    fn line(line: Option<(LineName, SpiffeId)>) -> Self {
         Self {
             line,
             ..Self::default()

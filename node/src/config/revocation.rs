@@ -62,15 +62,18 @@ fn what(span: &Range<usize>, raw: &raw::Revoked, checker: &mut Checker<'_>) -> O
         alone(
             span,
             raw,
-            [&raw.identity, &raw.host, &raw.issuer],
-            "line",
+            [&raw.host, &raw.issuer],
+            ("line", "`line` and `identity`"),
             checker,
         );
+        let hint = "whose line it is, as in spiffe://example.org/svc/orders";
+        let id = checker.required(raw.identity.as_ref(), span, "identity", hint);
+        let id = id.and_then(|id| identity(id, checker));
         let name = line.get_ref().parse().map_err(|error: LineNameError| {
             let what = format!("`line` cannot be read: {error}");
             checker.problem(line.span(), what, "as `starling status --json` shows it");
         });
-        return Some(What::Line(name.ok()?));
+        return Some(What::Line(name.ok()?, id?));
     }
     let revoked = certificates(span, raw, checker);
     let hint = "until when what was issued is not trusted, as in 2026-03-01T12:00:00Z; what is issued later is good";
@@ -86,7 +89,7 @@ fn public_key(
     checker: &mut Checker<'_>,
 ) -> Option<What> {
     let others = [&raw.identity, &raw.host, &raw.issuer, &raw.line];
-    alone(span, raw, others, "public_key", checker);
+    alone(span, raw, others, ("public key", "`public_key`"), checker);
     let not_after = match &raw.not_after {
         Some(time) => Some(instant("not_after", time, checker)?),
         None => None,
@@ -103,19 +106,13 @@ fn alone<const N: usize>(
     span: &Range<usize>,
     raw: &raw::Revoked,
     others: [&Option<Spanned<String>>; N],
-    key: &str,
+    (name, keys): (&str, &str),
     checker: &mut Checker<'_>,
 ) {
     if others.iter().any(|other| other.is_some()) || raw.issued_before.is_some() {
-        let what = format!(
-            "a {} is revoked on every host, and for good",
-            key.replace('_', " ")
-        );
-        checker.problem(
-            span.clone(),
-            what,
-            &format!("leave `{key}` alone in its table"),
-        );
+        let what = format!("a {name} is revoked on every host, and for good");
+        let hint = format!("leave {keys} alone in its table");
+        checker.problem(span.clone(), what, &hint);
     }
 }
 

@@ -74,7 +74,7 @@ fn a_certificate_that_was_renewed_after_its_revocation_stays_revoked() {
     let new = leaf(&ca, "web", Some(&line(before)));
     assert_eq!(verdict(&ca.bundle(), revoked(web(), before), &new), None);
     let mut by_line = Revocations::default();
-    by_line.add_line(LineName([3; 16]));
+    by_line.add_line(LineName([3; 16]), ca.service("web"));
     assert_eq!(
         verdict(&ca.bundle(), by_line.clone(), &new),
         Some(Refusal::Revoked)
@@ -87,6 +87,22 @@ fn a_certificate_that_was_renewed_after_its_revocation_stays_revoked() {
         verdict(&ca.bundle(), by_line, &leaf(&ca, "web", Some(&other))),
         None
     );
+}
+
+/// With an issuer's key one can write any line into a leaf. Its revocation must not throw out the host whose line that is.
+#[test]
+fn a_leaf_that_names_another_s_line_does_not_take_the_other_along() {
+    let ca = Ca::new();
+    let begun = line(now() - MINUTE);
+    let honest = leaf(&ca, "web", Some(&begun));
+    let forged = leaf(&ca, "evil", Some(&begun));
+    let mut revocations = Revocations::default();
+    revocations.add_line(begun.name, ca.service("evil"));
+    assert_eq!(
+        verdict(&ca.bundle(), revocations.clone(), &forged),
+        Some(Refusal::Revoked)
+    );
+    assert_eq!(verdict(&ca.bundle(), revocations, &honest), None);
 }
 
 #[test]

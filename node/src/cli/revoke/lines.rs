@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use starling_gossip::NodeName;
-use starling_transport::{KeyHash, Leaf, LineName};
+use starling_transport::{KeyHash, Leaf, LineName, SpiffeId};
 use x509_parser::pem::Pem;
 
 use super::Target;
@@ -15,7 +15,7 @@ use crate::cli::{block_on, client, out};
 
 /// The line of the certificate with this key: from what this host has seen, or else from the issuers. None if none of them
 /// knows it, or they cannot be asked: the key must be revoked all the same.
-pub(super) fn of_key(key: &KeyHash, sign: &Sign) -> Option<LineName> {
+pub(super) fn of_key(key: &KeyHash, sign: &Sign) -> Option<(LineName, SpiffeId)> {
     let known = known_line(key, sign);
     known.unwrap_or_else(|error| {
         out::complain(&format!(
@@ -25,7 +25,7 @@ pub(super) fn of_key(key: &KeyHash, sign: &Sign) -> Option<LineName> {
     })
 }
 
-fn known_line(key: &KeyHash, sign: &Sign) -> anyhow::Result<Option<LineName>> {
+fn known_line(key: &KeyHash, sign: &Sign) -> anyhow::Result<Option<(LineName, SpiffeId)>> {
     let answer = ask(
         &LineQuestion {
             key: Some(key.to_string()),
@@ -47,11 +47,14 @@ fn known_line(key: &KeyHash, sign: &Sign) -> anyhow::Result<Option<LineName>> {
          the host must be invited anew.",
         identity = plain(&found.identity)
     ))?;
-    Ok(Some(found.line.parse()?))
+    Ok(Some((
+        found.line.parse()?,
+        SpiffeId::parse(&found.identity)?,
+    )))
 }
 
 /// The line of the certificate in `file`, which must be the one of `key`. None if it names no line.
-pub(super) fn of_file(file: &Path, key: &KeyHash) -> anyhow::Result<Option<LineName>> {
+pub(super) fn of_file(file: &Path, key: &KeyHash) -> anyhow::Result<Option<(LineName, SpiffeId)>> {
     let pem = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     let not_one = || {
         format!(
@@ -67,7 +70,7 @@ pub(super) fn of_file(file: &Path, key: &KeyHash) -> anyhow::Result<Option<LineN
         file.display(),
         leaf.key_hash
     );
-    Ok(leaf.line.map(|line| line.name))
+    Ok(leaf.line.map(|line| (line.name, leaf.id)))
 }
 
 /// What a revocation of `target` reaches: when its youngest line began and, if `with_issuer`, the hosts whose certificates it

@@ -122,9 +122,9 @@ impl Target {
         let tables = tables
             .into_iter()
             .map(|table| format!("[[revoked]]\n{table}{reason}{last}"));
-        let line = also.line.map(|line| {
-            let line = quoted(&line.to_string());
-            format!("[[revoked]]\nline = {line}\n{reason}")
+        let line = also.line.map(|(line, id)| {
+            let (line, id) = (quoted(&line.to_string()), quoted(id.as_str()));
+            format!("[[revoked]]\nline = {line}\nidentity = {id}\n{reason}")
         });
         Ok(tables.chain(line).collect::<Vec<_>>().join("\n"))
     }
@@ -156,7 +156,7 @@ mod tests {
     use std::path::Path;
     use std::time::UNIX_EPOCH;
 
-    use starling_transport::{LineName, Revoked};
+    use starling_transport::{LineName, Revoked, SpiffeId};
 
     use super::*;
     use crate::config::revocation;
@@ -192,7 +192,7 @@ mod tests {
             match &entries[0].what {
                 What::Key(_, end) => assert!(end.unwrap() > now + *LIFETIMES.end()),
                 What::Certificates(_, before) => assert_eq!(*before, now),
-                What::Line(line) => panic!("{line}"),
+                What::Line(line, _) => panic!("{line}"),
             }
         }
     }
@@ -244,8 +244,10 @@ mod tests {
                 of(Revoked::Issuer("n3".into()))
             ]
         );
-        let line = LineName([5; 16]);
-        let entries = whats(KEY, Also::line(Some(line)));
-        assert!(matches!(entries[..], [What::Key(..), What::Line(found)] if found == line));
+        let id = SpiffeId::parse("spiffe://example.org/node/n3").unwrap();
+        let line = (LineName([5; 16]), id);
+        let entries = whats(KEY, Also::line(Some(line.clone())));
+        assert!(matches!(entries[0], What::Key(..)));
+        assert_eq!(entries[1..], [What::Line(line.0, line.1)]);
     }
 }

@@ -36,6 +36,7 @@ issued_before = 2026-03-01T12:00:00Z
 
 [[revoked]]
 line = "000102030405060708090a0b0c0d0e0f"
+identity = "spiffe://example.org/svc/orders"
 
 [[revoked]]
 public_key = "{key}"
@@ -52,9 +53,9 @@ not_after = 2026-03-01T14:00:00+01:00
         [
             What::Certificates(Revoked::Host("n3".into()), noon),
             What::Certificates(Revoked::Identity(orders.clone()), noon),
-            What::Certificates(Revoked::IdentityOn(orders, "n3".into()), noon),
+            What::Certificates(Revoked::IdentityOn(orders.clone(), "n3".into()), noon),
             What::Certificates(Revoked::Issuer("n1".into()), noon),
-            What::Line("000102030405060708090a0b0c0d0e0f".parse().unwrap()),
+            What::Line("000102030405060708090a0b0c0d0e0f".parse().unwrap(), orders),
             What::Key(key.parse().unwrap(), None),
             What::Key(
                 key.parse().unwrap(),
@@ -101,6 +102,10 @@ fn what_says_nothing_or_too_much_is_refused_with_its_line() {
         (
             "[[revoked]]\nline = \"abc\"",
             "lost.toml:2: `line` cannot be read",
+        ),
+        (
+            "[[revoked]]\nline = \"000102030405060708090a0b0c0d0e0f\"",
+            "lost.toml:1: `identity` is missing",
         ),
         (
             "[[revoked]]\nline = \"000102030405060708090a0b0c0d0e0f\"\nhost = \"n3\"",
