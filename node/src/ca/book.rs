@@ -136,8 +136,17 @@ impl Book {
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(self.state.path().join(LOCK))?;
-        flock(&lock, FlockOperation::LockExclusive)?;
-        Ok(lock)
+        let mut tries = 0;
+        loop {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Err(rustix::io::Errno::WOULDBLOCK) if tries < LOCK_TRIES => tries += 1,
+                locked => {
+                    locked?;
+                    return Ok(lock);
+                }
+            }
+            std::thread::yield_now();
+        }
     }
 }
 
@@ -164,6 +173,9 @@ const LOCK: &str = "ca/issued.lock";
 
 /// Of the file: some 25,000 certificates, which is what issuers of a full mesh sign in a day.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Tries for the lock, some 50 ms. Others hold it for the time of a write; what stops them must not stop this agent.
+const LOCK_TRIES: u32 = 50_000;
 
 /// Below this nothing is dropped: reading a mebibyte takes milliseconds.
 const COMPACT_AT_LEAST: u64 = 1024 * 1024;
@@ -260,6 +272,15 @@ mod tests {
         rig.issue(60);
         assert_eq!(rig.authority.unbooked(), None);
         assert_eq!(rig.book.good(SystemTime::now()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_lock_that_is_never_given_back_costs_a_note_and_no_time() {
+        let rig = rig();
+        rig.issue(60);
+        let _held = rig.book.lock().unwrap();
+        rig.issue(60);
+        assert!(rig.authority.unbooked().is_some());
     }
 
     #[test]

@@ -26,6 +26,13 @@ pub(super) struct Choices {
     /// Of an operator's key: sign this document of the operator's again by your own right, whole; may be repeated
     #[arg(long, value_name = "KIND/NAME", value_parser = str::parse::<DocumentKey>)]
     adopt: Vec<DocumentKey>,
+    /// Of an operator's key: drop all revocations of the operator's that --keep and --adopt do not name, however many a thief signs
+    /// meanwhile
+    #[arg(long, conflicts_with = "keep_others")]
+    drop_others: bool,
+    /// Of an operator's key: keep all revocations of the operator's that --drop and --adopt do not name
+    #[arg(long)]
+    keep_others: bool,
 }
 
 /// What becomes of one document.
@@ -45,7 +52,8 @@ pub(super) struct Plan {
 
 impl Choices {
     pub(super) fn is_empty(&self) -> bool {
-        self.keep.is_empty() && self.drop.is_empty() && self.adopt.is_empty()
+        let names = [&self.keep, &self.drop, &self.adopt];
+        names.iter().all(|names| names.is_empty()) && !self.drop_others && !self.keep_others
     }
 
     /// What is to be listed of `target`, besides what `signer` listed before.
@@ -79,7 +87,8 @@ impl Choices {
                     target.operator,
                     undecided.join("`, `")
                 ),
-                "say `--keep KIND/NAME` or `--drop KIND/NAME` for each: a stolen key may have revoked honest hosts",
+                "say `--keep KIND/NAME` or `--drop KIND/NAME` for each: a stolen key may have revoked honest hosts; `--drop-others` or \
+                 `--keep-others` says it for all that are left, also while the key goes on signing",
             )
             .into());
         }
@@ -101,7 +110,13 @@ impl Choices {
             Some(Choice::Keep)
         } else {
             match document.kind.as_str() {
-                "revocation" | "operator-revocation" => None,
+                "revocation" | "operator-revocation" => {
+                    match (self.drop_others, self.keep_others) {
+                        (true, _) => Some(Choice::Drop),
+                        (false, true) => Some(Choice::Keep),
+                        (false, false) => None,
+                    }
+                }
                 "route" => Some(Choice::Drop),
                 _ => Some(Choice::Keep),
             }
@@ -301,7 +316,7 @@ mod tests {
         Choices {
             keep: keys(keep),
             drop: keys(drop),
-            adopt: Vec::new(),
+            ..Choices::default()
         }
     }
 
@@ -333,6 +348,41 @@ mod tests {
             [false]
         );
         check(&[], &["policy/a"], &[]).unwrap_err();
+    }
+
+    /// A thief who signs another revocation each second kept the key's own from succeeding.
+    #[test]
+    fn all_that_a_thief_goes_on_revoking_can_be_decided_at_once() {
+        let held = [
+            "revocation/a",
+            "revocation/b",
+            "operator-revocation/c",
+            "policy/d",
+        ];
+        let decided = |choices: Choices| {
+            let mut bob = bob(&held);
+            for (n, held) in bob.held.iter_mut().enumerate() {
+                held.hash = format!("{n:064x}");
+            }
+            let plan = choices.plan(&bob, "sha256:00").unwrap();
+            let kept = plan.entries.iter().filter(|entry| entry.keep);
+            let mut kept: Vec<_> = kept.map(|entry| entry.document.to_string()).collect();
+            kept.sort();
+            kept
+        };
+        let drop = Choices {
+            drop_others: true,
+            ..choices(&["revocation/b"], &[])
+        };
+        assert_eq!(decided(drop), ["policy/d", "revocation/b"]);
+        let keep = Choices {
+            keep_others: true,
+            ..choices(&[], &["revocation/b"])
+        };
+        assert_eq!(
+            decided(keep),
+            ["operator-revocation/c", "policy/d", "revocation/a"]
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use starling_transport::{KeyHash, Leaf, LineName};
+use starling_transport::{KeyHash, Leaf, LineName, SpiffeId};
 use tokio::time::Instant;
 
 use crate::ca::Life;
@@ -34,9 +34,10 @@ struct Limit {
 }
 
 /// What has turns of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Key {
-    Line(LineName),
+    /// Of an identity: with a stolen issuer's key one can name another's line.
+    Line(LineName, SpiffeId),
     /// A leaf without a line: what is renewed from it begins another each time.
     Leaf(KeyHash),
 }
@@ -136,7 +137,7 @@ impl Limit {
         }
         let interval = (life.length / 10).min(INTERVAL_MAX);
         let key = match &leaf.line {
-            Some(line) => Key::Line(line.name),
+            Some(line) => Key::Line(line.name, leaf.id.clone()),
             None => Key::Leaf(leaf.key_hash),
         };
         match self.turns.get(&key) {
@@ -148,7 +149,7 @@ impl Limit {
             }
             None => self.make_room(now)?,
         }
-        self.turns.insert(key, now);
+        self.turns.insert(key.clone(), now);
         Ok(Turn {
             key,
             at: now,
@@ -235,7 +236,7 @@ impl<T> Untold<T> {
 /// The longest time between two renewals of a line.
 const INTERVAL_MAX: Duration = Duration::from_secs(60);
 
-/// Lines remembered at a time, 64 bytes each: more than the 51,600 certificates of 400 hosts with 128 services, if all came
+/// Lines remembered at a time, some 150 bytes each: more than the 51,600 certificates of 400 hosts with 128 services, if all came
 /// to one issuer within a minute. Beyond that a line must wait that was not renewed within the minute.
 const LINES_MAX: usize = 65_536;
 
