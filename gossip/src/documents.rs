@@ -8,6 +8,7 @@
 mod check;
 mod draft;
 mod files;
+mod journal;
 mod library;
 pub mod operators;
 pub mod revision;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 pub(crate) use self::check::Checker;
 pub use self::draft::{Draft, DraftRow, Grant, GrantError, SignedGrant};
 pub(crate) use self::files::Files;
+pub use self::files::Unsaved;
 pub(crate) use self::library::Library;
 pub use self::operators::Operators;
 pub use self::revision::{Revision, Signer, key_hash};
@@ -76,6 +78,8 @@ pub struct Documents {
     pub lost: BTreeMap<DocumentKey, u64>,
     /// Whose word counts.
     pub operators: Operators,
+    /// Set while something of this could not be written to disk. It is tried again.
+    pub unsaved: Option<Arc<Unsaved>>,
     /// What had an effect and whose files are broken or gone, by hash.
     lost_files: BTreeMap<[u8; 32], (DocumentKey, u64)>,
     /// Everything in `entries`.

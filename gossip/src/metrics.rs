@@ -30,6 +30,8 @@ pub const DOCUMENTS: &str = "starling_gossip_documents";
 pub const DOCUMENT_FORKS: &str = "starling_gossip_document_forks";
 /// Documents known to exist whose files are broken or gone.
 pub const DOCUMENTS_LOST: &str = "starling_gossip_documents_lost";
+/// Texts in force that are not on disk.
+pub const DOCUMENTS_UNSAVED: &str = "starling_gossip_documents_unsaved";
 
 /// Describes all of the above to the installed recorder.
 pub fn describe() {
@@ -84,6 +86,10 @@ pub fn describe() {
     describe_gauge!(
         DOCUMENTS_LOST,
         "Documents whose files here are broken or gone and that no peer gave back yet"
+    );
+    describe_gauge!(
+        DOCUMENTS_UNSAVED,
+        "Texts of documents that are in force here and could not be written to disk; 0 unless the disk fails or is full"
     );
 }
 

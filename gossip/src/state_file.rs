@@ -53,11 +53,15 @@ pub(crate) fn write_peers(file: &Path, mut peers: Vec<Seen>) -> io::Result<()> {
 pub(crate) fn write_atomically(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = file.as_os_str().to_owned();
     name.push(".new");
-    let beside = PathBuf::from(name);
-    let mut new = private_file(&beside)?;
+    write_with(&PathBuf::from(name), file, bytes)
+}
+
+/// The same by way of `unfinished`, in the same directory. A crash leaves it behind; the next write through it replaces it.
+pub(crate) fn write_with(unfinished: &Path, file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut new = private_file(unfinished)?;
     new.write_all(bytes)?;
     new.sync_all()?;
-    fs::rename(&beside, file)?;
+    fs::rename(unfinished, file)?;
     match file
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())

@@ -19,7 +19,7 @@ pub struct Disk {
 impl Disk {
     /// Puts one in place of `directory`, with a copy of what is in there.
     pub fn over(directory: &Path) -> Self {
-        let script = "cp -a \"$0\" \"$0.kept\" && mount -t tmpfs -o size=512k,mode=700 tmpfs \"$0\" && \
+        let script = "cp -a \"$0\" \"$0.kept\" && mount -t tmpfs -o size=3m,mode=700 tmpfs \"$0\" && \
                       cp -a \"$0.kept/.\" \"$0\" && rm -r \"$0.kept\" && touch \"$0/.there\" && exec sleep 3600";
         let holder = leashed("unshare")
             .args(["--mount", "sh", "-c", script])

@@ -317,6 +317,63 @@ fn what_is_held_back_denies_and_is_seen_on_every_node() {
 }
 
 #[test]
+fn a_denial_that_came_over_a_full_disk_survives_a_crash() {
+    need!(Need::Agent, Need::Program("nginx"), Need::Root);
+    let _turn = turn::shared();
+    let shop = Shop::allowing("web");
+    let (n1, n2, n3) = (shop.node("n1"), shop.node("n2"), shop.node("n3"));
+    let alice = shown(&shop.mesh.operator("alice", "policy"));
+    n3.stop();
+    let disk = n3.use_small_disk();
+    n3.start();
+    n3.wait_ready();
+    shop.wait_status(200);
+    disk.fill();
+    let deny = "kind = \"policy\"\nname = \"orders\"\n\n[[deny]]\nservices = [\"orders\"]\nfrom = [\"web\"]\n";
+    let deny = shown(&shop.mesh.scratch().write("deny.toml", deny));
+    n1.must(&["apply", "-f", &deny, "--key", &alice, "--yes"]);
+    shop.wait_status(403);
+    let status = n3.show("status", &[]).expect("it answers");
+    assert!(status.contains("1 NOT ON DISK here"), "{status}");
+    let found = n3.operate(&["check"]);
+    let found = String::from_utf8_lossy(&found.stdout).into_owned();
+    assert!(
+        found.contains("1 document is in force here and not on disk")
+            && found.contains("calls are denied until a peer sends them again"),
+        "{found}"
+    );
+
+    // It crashes, and no peer has the document when it starts.
+    n3.kill();
+    n2.stop();
+    n1.stop();
+    n3.start();
+    n3.wait_ready();
+    assert_eq!(
+        n3.document(KEY).map(|(_, state, _)| state),
+        Some("lost".into())
+    );
+    disk.free();
+    wait_until(crate::PATIENCE, "the index to be written", || {
+        let status = n3.show("status", &[]).unwrap_or_default();
+        !status.contains("NOT ON DISK")
+    });
+    n3.kill();
+    n3.start();
+    n3.wait_ready();
+    assert_eq!(
+        n3.document(KEY).map(|(_, state, _)| state),
+        Some("lost".into())
+    );
+    n1.start();
+    n1.wait_ready();
+    wait_until(crate::PATIENCE, "it to be given back", || {
+        n3.document(KEY) == Some((1, "in force".into(), Some(1)))
+    });
+    assert_eq!(shop.status(), 403);
+}
+
+#[test]
 fn the_process_that_reads_documents_first_has_nothing_of_the_agents() {
     need!(Need::Agent);
     let _turn = turn::shared();

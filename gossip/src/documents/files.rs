@@ -1,19 +1,20 @@
 //! Documents on disk: a file for each packet, and an index that tells which revisions have to have an effect.
 //!
 //! A file that is broken is put aside, and what it held counts as lost: that it existed stays known from the index, so that a node
-//! cannot be brought to forget a denial by spoiling a file.
+//! cannot be brought to forget a denial by spoiling a file. What is in force and cannot be written is named in the journal.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::journal::Journal;
 use super::revision::Packet;
 use super::system::{from_hex, hex};
 use super::{Checker, DocumentKey, Documents, Revision};
-use crate::state_file::write_atomically;
+use crate::state_file::write_with;
 use crate::wire::Blob;
 use crate::wire::document::{KEPT_BYTES_MAX, Kept};
 
@@ -29,6 +30,19 @@ pub(crate) struct Loaded {
     pub(crate) revisions: Vec<Arc<Revision>>,
     /// What has to be there by the index and is not, by hash.
     pub(crate) lost: BTreeMap<[u8; 32], (DocumentKey, u64)>,
+    /// Whether the journal names something: the index does not have it yet.
+    pub(crate) has_journal: bool,
+}
+
+/// What happened to documents that could not be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsaved {
+    /// How many texts in force are not in the index on disk.
+    pub count: usize,
+    /// How many of them the journal does not name either: a crash of the agent forgets them.
+    pub unnoted: usize,
+    /// Why they could not be written, or noted.
+    pub error: String,
 }
 
 impl Files {
@@ -46,7 +60,9 @@ impl Files {
             }
         }
         let held: BTreeSet<[u8; 32]> = loaded.revisions.iter().map(|held| held.hash).collect();
-        for (hash, (key, revision)) in self.index() {
+        let journal = self.journal().read();
+        loaded.has_journal = !journal.is_empty();
+        for (hash, (key, revision)) in self.index().into_iter().chain(journal) {
             if !held.contains(&hash) {
                 tracing::error!(document = %key, revision, "document lost here; peers are asked for it");
                 loaded.lost.insert(hash, (key, revision));
@@ -63,16 +79,54 @@ impl Files {
         for revision in documents.all() {
             let packet = &revision.packet;
             if wanted.insert(packet.hash) && there.remove(&packet.hash).is_none() {
-                write_atomically(&self.dir.join(file_name(revision)), &keep(packet, revision))?;
+                self.write(&file_name(revision), &keep(packet, revision))?;
             }
         }
-        write_atomically(&self.dir.join(INDEX), index_text(documents).as_bytes())?;
+        self.write(INDEX, index_text(documents).as_bytes())?;
         for (hash, path) in there {
             if !wanted.contains(&hash) {
                 remove(&path)?;
             }
         }
-        Ok(())
+        self.journal().clear()
+    }
+
+    /// Allocates what [`Self::note`] needs.
+    pub(crate) fn prepare(&self) -> io::Result<()> {
+        self.journal().prepare()
+    }
+
+    /// Notes what `documents` has in force and the index on disk does not name, because of `error`.
+    pub(crate) fn note(&self, documents: &Documents, error: &io::Error) -> Unsaved {
+        let saved = self.index();
+        let mut lines = index_lines(documents);
+        lines.retain(|line| !saved.contains_key(&line.hash));
+        // What denies most first, in case there is not room for all.
+        lines.sort_by_key(|line| order_of_loss(&line.key));
+        let texts: Vec<_> = lines.iter().map(ToString::to_string).collect();
+        let noted = self.journal().note(&texts);
+        let error = match &noted {
+            Ok(_) => error.to_string(),
+            Err(why) => format!("{error}; failed to note it: {why}"),
+        };
+        Unsaved {
+            count: lines.len(),
+            unnoted: noted.unwrap_or(lines.len()),
+            error,
+        }
+    }
+
+    fn journal(&self) -> Journal {
+        Journal::new(&self.dir, self.unfinished())
+    }
+
+    /// One name for all: there is one writer, and crashes leave one file behind.
+    fn unfinished(&self) -> PathBuf {
+        self.dir.join(UNFINISHED)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        write_with(&self.unfinished(), &self.dir.join(name), bytes)
     }
 
     fn list(&self) -> io::Result<Vec<([u8; 32], PathBuf)>> {
@@ -165,24 +219,56 @@ fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What has an effect, and what is lost.
+/// A text that has an effect, or that is lost.
+struct Line {
+    key: DocumentKey,
+    revision: u64,
+    hash: [u8; 32],
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.key, self.revision, hex(&self.hash))
+    }
+}
+
 fn index_text(documents: &Documents) -> String {
     let mut text = String::new();
-    let mut line = |key: &DocumentKey, revision: u64, hash: &[u8; 32]| {
-        let _ = writeln!(text, "{key} {revision} {}", hex(hash));
-    };
-    for (key, document) in &documents.entries {
-        for held in document.base().into_iter().chain(document.narrowings()) {
-            line(key, held.revision, &held.hash);
-        }
-    }
-    for (hash, (key, revision)) in &documents.lost_files {
-        line(key, *revision, hash);
+    for line in index_lines(documents) {
+        let _ = writeln!(text, "{line}");
     }
     text
 }
 
-fn parse_line(line: &str) -> Option<([u8; 32], (DocumentKey, u64))> {
+/// What has an effect, and what is lost.
+fn index_lines(documents: &Documents) -> Vec<Line> {
+    let held = documents.entries.iter().flat_map(|(key, document)| {
+        let texts = document.base().into_iter().chain(document.narrowings());
+        texts.map(|held| Line {
+            key: key.clone(),
+            revision: held.revision,
+            hash: held.hash,
+        })
+    });
+    let lost = documents.lost_files.iter();
+    let lost = lost.map(|(hash, (key, revision))| Line {
+        key: key.clone(),
+        revision: *revision,
+        hash: *hash,
+    });
+    held.chain(lost).collect()
+}
+
+/// Smaller is noted first: without a revocation or a policy more is allowed than was.
+fn order_of_loss(key: &DocumentKey) -> u8 {
+    match key.kind.as_str() {
+        kind if kind.ends_with("revocation") => 0,
+        "policy" => 1,
+        _ => 2,
+    }
+}
+
+pub(super) fn parse_line(line: &str) -> Option<([u8; 32], (DocumentKey, u64))> {
     let mut words = line.split(' ');
     let (key, revision, hash) = (words.next()?, words.next()?, words.next()?);
     words.next().is_none().then_some(())?;
@@ -206,11 +292,14 @@ fn hash_of(file_name: &str) -> Option<[u8; 32]> {
     from_hex(hash)
 }
 
-fn invalid(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+pub(super) fn invalid(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 const INDEX: &str = "index";
+
+/// What a file is called while it is written.
+const UNFINISHED: &str = "unfinished";
 
 /// A line of at most 220 characters for each of 65,536 deletions and the texts of 16 keys, four times over.
 const INDEX_BYTES_MAX: u64 = 64 * 1024 * 1024;

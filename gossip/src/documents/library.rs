@@ -5,14 +5,16 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use metrics::{counter, gauge};
 use tokio::sync::watch;
 
-use super::files::Loaded;
+use super::files::{Loaded, Unsaved};
 use super::system::Statement;
 use super::{Checker, Documents, Files, Receipt, Revision, SubmitError};
-use crate::metrics::{DOCUMENT_FORKS, DOCUMENTS, DOCUMENTS_ACCEPTED, DOCUMENTS_LOST, Refusal};
+use crate::metrics::{
+    DOCUMENT_FORKS, DOCUMENTS, DOCUMENTS_ACCEPTED, DOCUMENTS_LOST, DOCUMENTS_UNSAVED, Refusal,
+};
 use crate::proof::Verifier;
 use crate::settings::Settings;
 use crate::wire::Row;
@@ -25,8 +27,10 @@ pub(crate) struct Library {
     documents: ArcSwap<Documents>,
     changes: watch::Sender<u64>,
     writing: tokio::sync::Mutex<()>,
-    /// Whether something could not be written yet.
-    is_unsaved: AtomicBool,
+    /// Set while something could not be written.
+    unsaved: ArcSwapOption<Unsaved>,
+    /// Whether there is nothing to write, and the journal is ready.
+    is_settled: AtomicBool,
 }
 
 impl Library {
@@ -34,17 +38,23 @@ impl Library {
     pub(crate) fn open(settings: &Settings, verifier: Arc<dyn Verifier>) -> io::Result<Self> {
         let checker = Checker::new(settings, verifier);
         let files = settings.documents_dir.as_deref().map(Files::new);
-        let Loaded { revisions, lost } = match &files {
+        let Loaded {
+            revisions,
+            lost,
+            has_journal,
+        } = match &files {
             Some(files) => files.load(&checker)?,
             None => Loaded::default(),
         };
+        let is_ready = files.as_ref().is_none_or(|files| prepare(files).is_ok());
         let library = Self {
             checker,
             files,
             documents: ArcSwap::default(),
             changes: watch::Sender::new(0),
             writing: tokio::sync::Mutex::default(),
-            is_unsaved: AtomicBool::new(false),
+            unsaved: ArcSwapOption::empty(),
+            is_settled: AtomicBool::new(is_ready && !has_journal),
         };
         let over = std::collections::BTreeSet::new();
         library.show(Documents::build(revisions.into_iter(), lost, over));
@@ -136,7 +146,7 @@ impl Library {
             return;
         }
         counter!(DOCUMENTS_ACCEPTED, "way" => "pull").increment(news.len() as u64);
-        let documents = self.save_or_remember(documents).await;
+        let documents = self.save_or_note(documents).await;
         self.show(documents);
     }
 
@@ -171,32 +181,54 @@ impl Library {
         }
         let good = good.into_iter().cloned();
         let documents = Documents::build(good, lost, documents.over.clone());
-        let documents = self.save_or_remember(documents).await;
+        let documents = self.save_or_note(documents).await;
         self.show(documents);
     }
 
-    /// Tries again to write what could not be written.
+    /// Tries again to write what could not be written, and to allocate the journal.
     pub(crate) async fn save_again(&self) {
-        if !self.is_unsaved.load(Ordering::Relaxed) {
+        if self.is_settled.load(Ordering::Relaxed) {
             return;
         }
         let _turn = self.writing.lock().await;
+        let before = self.unsaved.load_full();
         let documents = Documents::clone(&self.documents.load());
-        self.save_or_remember(documents).await;
+        let documents = self.save_or_note(documents).await;
+        if self.unsaved.load_full() != before {
+            self.show(documents);
+        }
     }
 
-    async fn save_or_remember(&self, documents: Documents) -> Documents {
-        match self.save(documents).await {
+    /// Writes `documents`, or else notes in the journal what could not be written.
+    async fn save_or_note(&self, documents: Documents) -> Documents {
+        let Some(files) = self.files.clone() else {
+            return documents;
+        };
+        let (documents, error) = match self.save(documents).await {
             Ok(documents) => {
-                self.is_unsaved.store(false, Ordering::Relaxed);
-                documents
+                let is_ready = blocking(move || prepare(&files)).await.is_ok();
+                self.is_settled.store(is_ready, Ordering::Relaxed);
+                self.unsaved.store(None);
+                return documents;
             }
-            Err((documents, error)) => {
-                tracing::error!(%error, "documents cannot be kept on disk; tried again");
-                self.is_unsaved.store(true, Ordering::Relaxed);
-                documents
-            }
-        }
+            Err(failed) => failed,
+        };
+        let noted = documents.clone();
+        let noted = blocking(move || Ok(files.note(&noted, &error))).await;
+        let unsaved = noted.unwrap_or_else(|error| Unsaved {
+            count: documents.live().count(),
+            unnoted: documents.live().count(),
+            error: error.to_string(),
+        });
+        tracing::error!(
+            error = unsaved.error,
+            documents = unsaved.count,
+            unnoted = unsaved.unnoted,
+            "documents in force cannot be written to disk; tried again"
+        );
+        self.is_settled.store(false, Ordering::Relaxed);
+        self.unsaved.store(Some(Arc::new(unsaved)));
+        documents
     }
 
     /// Brings the files to `documents`. Hands the documents back in any case.
@@ -205,8 +237,7 @@ impl Library {
             return Ok(documents);
         };
         let written = documents.clone();
-        let saved = tokio::task::spawn_blocking(move || files.save(&written)).await;
-        match saved.unwrap_or_else(|panicked| Err(io::Error::other(panicked))) {
+        match blocking(move || files.save(&written)).await {
             Ok(()) => Ok(documents),
             Err(error) => Err((documents, error)),
         }
@@ -216,6 +247,7 @@ impl Library {
         let before = self.documents.load();
         let documents = Documents {
             version: before.version + 1,
+            unsaved: self.unsaved.load_full(),
             ..documents
         };
         let live = documents.live();
@@ -225,10 +257,27 @@ impl Library {
         gauge!(DOCUMENTS).set(documents.live().count() as f64);
         gauge!(DOCUMENT_FORKS).set(forks as f64);
         gauge!(DOCUMENTS_LOST).set(documents.lost.len() as f64);
+        let unsaved = documents.unsaved.as_ref();
+        gauge!(DOCUMENTS_UNSAVED).set(unsaved.map_or(0, |unsaved| unsaved.count) as f64);
         let version = documents.version;
         self.documents.store(Arc::new(documents));
         self.changes.send_replace(version);
     }
+}
+
+fn prepare(files: &Files) -> io::Result<()> {
+    let prepared = files.prepare();
+    prepared.inspect_err(|error| {
+        tracing::warn!(%error, "failed to allocate the journal of documents; tried again");
+    })
+}
+
+/// Does what waits for a disk on a thread of its own. A panic there is an error here.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
 }
 
 /// Whether what an operator hands over may be taken: its number is the next one, its key is not revoked and may say it, and there

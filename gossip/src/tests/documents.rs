@@ -277,6 +277,67 @@ async fn a_damaged_index_loses_no_document() {
     }
 }
 
+/// From now on nothing can be written to `dir` but in place.
+fn fill_disk(dir: &Path) {
+    fs::create_dir_all(dir.join("unfinished/full")).unwrap();
+}
+
+fn free_disk(dir: &Path) {
+    fs::remove_dir_all(dir.join("unfinished")).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_over_a_full_disk_is_known_to_exist_after_a_crash() {
+    let network = Memory::new(1);
+    let (dir, other_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let node = keeper(&network, "n1", dir.path(), &[]).await;
+    let peer = keeper(&network, "n2", other_dir.path(), &[&node]).await;
+    let alice = Operator::new(&network, "alice", &["policy"]);
+    let first = alice.write(&network, "policy/a", 1, "one");
+    peer.membership.submit(&first).await.unwrap();
+    let has = |revision| move |held: &Documents| held.newest_revision(&key("policy/a")) == revision;
+    node.until_documents("the first", 10 * SECOND, has(1)).await;
+    fill_disk(dir.path());
+    for (name, revision) in [("policy/a", 2), ("policy/b", 1)] {
+        let document = alice.write(&network, name, revision, "two");
+        peer.membership.submit(&document).await.unwrap();
+    }
+    node.until_documents("the second", 10 * SECOND, |held| {
+        held.entries.len() == 2 && has(2)(held)
+    })
+    .await;
+    let unsaved = node
+        .documents()
+        .unsaved
+        .clone()
+        .expect("it cannot be written");
+    assert_eq!((unsaved.count, unsaved.unnoted), (2, 0), "{unsaved:?}");
+
+    // It crashes, and nobody has the documents for a while.
+    peer.membership.close().await;
+    node.membership.close().await;
+    let alone = keeper(&network, "n1", dir.path(), &[]).await;
+    let lost = [(key("policy/a"), 2), (key("policy/b"), 1)];
+    assert_eq!(alone.documents().lost, lost.clone().into());
+
+    // With room on the disk the next crash knows it from the index.
+    free_disk(dir.path());
+    sleep(60 * SECOND).await;
+    alone.membership.close().await;
+    fs::remove_file(dir.path().join("journal")).unwrap();
+    let back = keeper(&network, "n1", dir.path(), &[]).await;
+    assert_eq!(back.documents().lost, lost.into());
+    let peer = keeper(&network, "n2", other_dir.path(), &[&back]).await;
+    back.until_documents("it back", 10 * SECOND, |held| {
+        held.lost.is_empty() && held.digest() == peer.documents().digest()
+    })
+    .await;
+    back.membership.close().await;
+    let healed = keeper(&network, "n1", dir.path(), &[]).await.documents();
+    assert!(healed.lost.is_empty());
+    assert_eq!(healed.digest(), peer.documents().digest());
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_kept_is_not_taken_from_an_operator() {
     let network = Memory::new(1);
@@ -284,11 +345,11 @@ async fn what_cannot_be_kept_is_not_taken_from_an_operator() {
     let node = keeper(&network, "n1", dir.path(), &[]).await;
     let alice = Operator::new(&network, "alice", &["policy"]);
     let document = alice.write(&network, "policy/a", 1, "text");
-    fs::create_dir(dir.path().join("index.new")).unwrap();
+    fill_disk(dir.path());
     let refused = node.membership.submit(&document).await;
     assert!(matches!(refused, Err(SubmitError::Keep(_))), "{refused:?}");
     assert!(node.documents().entries.is_empty());
-    fs::remove_dir(dir.path().join("index.new")).unwrap();
+    free_disk(dir.path());
     node.membership.submit(&document).await.unwrap();
 }
 

@@ -194,6 +194,9 @@ pub struct DocumentCount {
     /// Other nodes on which that is so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub elsewhere: Vec<OutOfForceOn>,
+    /// Texts in force here that could not be written to disk.
+    #[serde(default)]
+    pub unsaved: usize,
     /// Nodes believed alive that hold the same documents, this one included.
     pub same_nodes: usize,
 }

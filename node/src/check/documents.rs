@@ -15,6 +15,9 @@ pub struct Documents {
     pub elsewhere: Vec<OutOfForceOn>,
     /// Why documents are not checked in a child process.
     pub no_child: Option<String>,
+    /// What could not be written to disk.
+    #[serde(default)]
+    pub unsaved: Option<Unsaved>,
     /// Who signed what is held here.
     #[serde(default)]
     pub operators: Vec<Operator>,
@@ -29,9 +32,23 @@ pub struct OutOfForce {
     pub why: String,
 }
 
+/// Documents in force that could not be written to disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unsaved {
+    pub count: usize,
+    /// How many of them a crash forgets; the others deny after it until a peer gives them back.
+    pub unnoted: usize,
+    pub error: String,
+}
+
 impl Documents {
     pub fn judge(&self) -> Vec<Finding> {
-        let found = [self.here(), self.elsewhere(), self.no_child()];
+        let found = [
+            self.here(),
+            self.elsewhere(),
+            self.unsaved(),
+            self.no_child(),
+        ];
         let operators = super::operators::judge(&self.operators);
         found.into_iter().flatten().chain(operators).collect()
     }
@@ -67,6 +84,28 @@ impl Documents {
         })
     }
 
+    fn unsaved(&self) -> Option<Finding> {
+        let Unsaved {
+            count,
+            unnoted,
+            error,
+        } = self.unsaved.as_ref()?;
+        let after = match unnoted {
+            0 => "after a restart of the agent, calls are denied until a peer sends them again"
+                .to_owned(),
+            unnoted => format!(
+                "after a restart of the agent, {unnoted} of them have no effect until a peer sends them again"
+            ),
+        };
+        Some(Finding::new(
+            Severity::Error,
+            Check::Documents,
+            format!("{} in force here and not on disk", texts(*count)),
+            vec![error.clone(), after],
+            "make room on the disk of the state directory; the agent writes them again by itself. Do not restart it before",
+        ))
+    }
+
     fn no_child(&self) -> Option<Finding> {
         let why = self.no_child.clone()?;
         Some(Finding::new(
@@ -76,6 +115,13 @@ impl Documents {
             vec![why],
             "let the agent start its own program: process limits (`TasksMax`), /proc, and the system call filter of its unit",
         ))
+    }
+}
+
+fn texts(count: usize) -> String {
+    match count {
+        1 => "1 document is".to_owned(),
+        many => format!("{many} documents are"),
     }
 }
 
@@ -109,6 +155,7 @@ mod tests {
                 count: 2,
             }],
             no_child: Some("no child process can be started".into()),
+            unsaved: None,
             operators: Vec::new(),
         };
         let found = documents.judge();
@@ -127,5 +174,27 @@ mod tests {
         assert_eq!(found[1].evidence, ["n3: 2 documents not in force"]);
         assert_eq!(whats[2].0, Severity::Warn);
         assert!(found[0].evidence[0].starts_with("policy/orders is not in force: unknown key"));
+    }
+
+    #[test]
+    fn documents_that_are_not_on_disk_are_something_wrong() {
+        let unsaved = |count, unnoted| Documents {
+            unsaved: Some(Unsaved {
+                count,
+                unnoted,
+                error: "No space left on device".into(),
+            }),
+            ..Documents::default()
+        };
+        let found = &unsaved(1, 0).judge()[0];
+        let what = "1 document is in force here and not on disk";
+        assert_eq!(
+            (found.severity, found.what.as_str()),
+            (Severity::Error, what)
+        );
+        assert_eq!(found.evidence[0], "No space left on device");
+        assert!(found.evidence[1].contains("calls are denied"));
+        let found = &unsaved(9, 2).judge()[0];
+        assert!(found.evidence[1].contains("2 of them have no effect"));
     }
 }

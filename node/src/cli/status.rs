@@ -104,6 +104,12 @@ fn documents(documents: &view::DocumentCount, alive: usize) -> String {
             documents.not_in_force
         );
     }
+    if documents.unsaved > 0 {
+        text += &format!(
+            ", {} NOT ON DISK here (see `starling check`)",
+            documents.unsaved
+        );
+    }
     for view::OutOfForceOn { node, count } in &documents.elsewhere {
         let count = not_in_force((*count).into());
         text += &format!("\n{node}: {count} (see `starling check` there)");
@@ -262,6 +268,7 @@ mod tests {
                     node: "n3".into(),
                     count: 1,
                 }],
+                unsaved: 0,
                 same_nodes: 2,
             },
             services: vec![view::Declared {

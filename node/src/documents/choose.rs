@@ -96,6 +96,16 @@ impl Chooser<'_> {
                 let narrowings = documents.get(key).map(|document| document.narrowings());
                 let narrowings = self.narrowings(set, narrowings.unwrap_or_default(), consumer);
                 standing.add_to(set, key, narrowings, consumer.fallback());
+            } else if let (true, Standing::Lost { revision, .. }) =
+                (is_system(&key.kind), &standing)
+                && let Some(set) = sets.get_mut(REVOCATION)
+            {
+                // Without it a revoked operator's grants could count.
+                set.missing.push(Missing {
+                    name: key.to_string().into(),
+                    revision: *revision,
+                    denied: ServiceSet::All,
+                });
             }
             standings.insert(key.clone(), standing);
         }
@@ -270,6 +280,9 @@ impl Chooser<'_> {
         }
     }
 }
+
+/// The kind whose texts, when one is missing, deny all calls.
+const REVOCATION: &str = "revocation";
 
 impl Standing {
     /// The revision in force, if one is.

@@ -13,7 +13,7 @@ use starling_gossip::{DocumentKey, Liveness, Revision, State};
 use super::View;
 use super::operators::standing_word;
 use crate::admin::view;
-use crate::check::documents::OutOfForce;
+use crate::check::documents::{OutOfForce, Unsaved};
 use crate::documents::Standing;
 
 impl View {
@@ -41,6 +41,10 @@ impl View {
                 .count(),
             not_in_force: count.out_of_force(),
             elsewhere: self.out_of_force_elsewhere(),
+            unsaved: documents
+                .unsaved
+                .as_ref()
+                .map_or(0, |unsaved| unsaved.count),
             same_nodes: 1 + others.filter(|member| member.documents == digest).count(),
         }
     }
@@ -62,6 +66,17 @@ impl View {
             count: standings.count().out_of_force(),
             elsewhere: self.out_of_force_elsewhere(),
             no_child: self.keeper.no_child(),
+            unsaved: self
+                .host
+                .membership
+                .documents()
+                .unsaved
+                .as_deref()
+                .map(|unsaved| Unsaved {
+                    count: unsaved.count,
+                    unnoted: unsaved.unnoted,
+                    error: unsaved.error.clone(),
+                }),
             operators: self.list_operators(),
         }
     }

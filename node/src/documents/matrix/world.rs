@@ -224,8 +224,8 @@ impl World {
             let bytes = fs::read(directory.join(&*name)).unwrap_or_default();
             let half = &bytes[..bytes.len() / 2];
             // As gossip calls what it has not written to the end, and as the state directory does.
-            for unfinished in [format!("{name}.new"), format!(".{name}.0123456789abcdef")] {
-                if !name.ends_with(".new") && !name.starts_with('.') {
+            for unfinished in ["unfinished".to_owned(), format!(".{name}.0123456789abcdef")] {
+                if name != "unfinished" && !name.starts_with('.') {
                     fs::write(directory.join(unfinished), half).unwrap();
                 }
             }
@@ -237,10 +237,10 @@ impl World {
         self.sites[at].state.remove(clearance::FILE).unwrap();
     }
 
-    /// From now on nothing can be written to the documents of a node.
+    /// From now on nothing can be written to the documents of a node, but in place.
     pub(super) fn fill_disk(&self, at: usize) {
         let directory = self.sites[at].state.path().join("documents");
-        fs::create_dir_all(directory.join("index.new/full")).unwrap();
+        fs::create_dir_all(directory.join("unfinished/full")).unwrap();
         let clearances = self.sites[at].state.path().join(clearance::FILE);
         let _ = fs::remove_file(&clearances);
         fs::create_dir_all(clearances.join("full")).unwrap();
@@ -248,7 +248,7 @@ impl World {
 
     pub(super) fn free_disk(&self, at: usize) {
         let directory = self.sites[at].state.path().join("documents");
-        fs::remove_dir_all(directory.join("index.new")).unwrap();
+        fs::remove_dir_all(directory.join("unfinished")).unwrap();
         fs::remove_dir_all(self.sites[at].state.path().join(clearance::FILE)).unwrap();
     }
 
