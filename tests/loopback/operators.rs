@@ -138,3 +138,74 @@ fn revoking_an_operators_key_opened_what_that_operator_had_closed() {
     by(&alice, &["delete", "policy/again"]);
     shop.wait_status(200);
 }
+
+#[test]
+fn what_a_revoked_operator_signed_above_a_document_was_being_checked_for_ever() {
+    need!(Need::Agent, Need::Program("nginx"));
+    let _turn = turn::shared();
+    let shop = Shop::allowing("nobody");
+    let n1 = shop.node("n1");
+    let kinds = "policy,revocation";
+    let (alice, alices_key) = shop.mesh.operator_with_key("alice", kinds);
+    let (bob, bobs_key) = shop.mesh.operator_with_key("bob", kinds);
+    let (alice, bob) = (shown(&alice), shown(&bob));
+    let by = |who: &str, rest: &[&str]| n1.must(&[rest, &["--key", who, "--yes"]].concat());
+    let granted = |name: &str, from: &str| {
+        let text = format!(
+            "kind = \"policy\"\nname = \"{name}\"\n\n[[grant]]\nservices = [\"orders\"]\nfrom = [{from}]\n"
+        );
+        let file = shop.mesh.scratch().write(&format!("{name}.toml"), &text);
+        shown(&file)
+    };
+    by(
+        &alice,
+        &["apply", "-f", &granted("x", "\"web\", \"batch\"")],
+    );
+    by(&bob, &["apply", "-f", &granted("x", "\"web\"")]);
+    by(&bob, &["apply", "-f", &granted("taken", "\"batch\"")]);
+    shop.wait_status(200);
+    let revoke = [
+        "revoke",
+        &bobs_key,
+        "--reason",
+        "left",
+        "--adopt",
+        "policy/taken",
+    ];
+    by(&alice, &revoke);
+
+    // Hers counts, and what his takes away stays away.
+    let (shown_as, state, in_force) = n1.document("policy/x").expect("it is held");
+    assert_eq!(
+        (shown_as, state.as_str(), in_force),
+        (1, "in force", Some(1))
+    );
+    let table = n1.must(&["get"]);
+    assert!(
+        table.contains("revision 1 counts; of what revoked operators signed above it (revision 2 of bob), denials count too"),
+        "{table}"
+    );
+    let history = n1.must(&["history", "policy/x"]);
+    assert!(history.contains("key revoked, denials stay"), "{history}");
+    assert!(n1.must(&["get", "policy/x"]).contains("batch"));
+    // The number behind his is the next one, and nobody waits.
+    let again = by(&alice, &["apply", "-f", &granted("x", "\"web\"")]);
+    assert!(again.contains("policy/x@3 is in force here"), "{again}");
+
+    // She took the other one over whole, under her own key.
+    let taken = n1.must(&["history", "policy/taken", "--json"]);
+    let taken: serde_json::Value = serde_json::from_str(&taken).expect("it is JSON");
+    let newest = &taken["revisions"][0];
+    assert_eq!(
+        (newest["operator"].as_str(), newest["revision"].as_u64()),
+        (Some("alice"), Some(2)),
+        "{taken}"
+    );
+    assert_eq!(
+        newest["public_key"].as_str(),
+        alices_key.strip_prefix("key/")
+    );
+    // Twice is once.
+    let twice = by(&alice, &revoke);
+    assert!(twice.contains("policy/taken is so already"), "{twice}");
+}

@@ -204,6 +204,9 @@ pub struct DocumentCount {
 /// The state of a document whose newest revision is not decided yet, for a second at most.
 pub const CHECKING: &str = "being checked";
 
+/// The state of a document of which nothing counts: revoked operators signed it, and lists drop it.
+pub const DROPPED: &str = "dropped";
+
 /// A node on which documents have no effect in their newest revision, by its own word.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutOfForceOn {
@@ -216,13 +219,13 @@ pub struct OutOfForceOn {
 pub struct Document {
     pub kind: String,
     pub name: String,
-    /// The newest; 0 if there is none.
+    /// The newest that counts, or else the newest of revoked operators; 0 if there is none.
     pub revision: u64,
     /// Empty if its file is lost.
     pub operator: String,
     /// Since it was issued, by the operator's clock.
     pub age_s: u64,
-    /// `in force`, `deleted`, `held back`, `not in force`, `lost`; or [`CHECKING`], and what follows is about the revision before.
+    /// `in force`, `deleted`, `held back`, `not in force`, `lost`; or [`CHECKING`], and what follows is about the revision before; or [`DROPPED`].
     pub state: String,
     /// The revision in force here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -239,6 +242,9 @@ pub struct Document {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     pub document: Document,
+    /// The highest number known to exist, of all signers; 0 if there is none. The next revision has one more.
+    #[serde(default)]
+    pub newest: u64,
     /// Newest first.
     pub revisions: Vec<Revision>,
 }
@@ -254,6 +260,9 @@ pub struct Revision {
     pub deleted: bool,
     /// Whether another one of the same number won against it.
     pub lost: bool,
+    /// Whether it stands for the document here once it can be read: what counts in full, or what a revoked operator signed above that.
+    #[serde(default)]
+    pub has_effect: bool,
     /// What names the revision.
     pub hash: String,
     /// The hash of the revision that it replaced, by its operator's word.

@@ -57,6 +57,7 @@ impl Apply {
                     changes.push(Change {
                         key: read.key,
                         body: Some(read.body),
+                        signer: None,
                     });
                 }
                 Err(more) => problems.append(more),

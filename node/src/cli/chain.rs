@@ -67,6 +67,7 @@ mod tests {
             age_s: 0,
             deleted: false,
             lost: false,
+            has_effect: true,
             hash: hash.repeat(16),
             replaces: replaces.map(|hash| hash.repeat(16)),
             standing: "counts".into(),

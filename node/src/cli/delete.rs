@@ -18,12 +18,13 @@ pub(super) struct Delete {
 impl Delete {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let history = self.sign.history(&self.document)?;
-        if history.document.revision == 0 {
+        if history.newest == 0 {
             anyhow::bail!("there is no document {}", self.document);
         }
         self.sign.make(vec![Change {
             key: self.document,
             body: None,
+            signer: None,
         }])
     }
 }

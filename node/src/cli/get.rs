@@ -107,8 +107,11 @@ fn signed(history: &view::History) -> anyhow::Result<String> {
 /// The newest text, as it can be edited and applied again.
 fn body(key: &DocumentKey, history: &view::History) -> anyhow::Result<String> {
     let newest = chain::newest(history);
-    let newest = newest.with_context(|| match history.document.revision {
+    let newest = newest.with_context(|| match history.newest {
         0 => format!("there is no document {key}"),
+        _ if history.document.state == view::DROPPED => {
+            format!("all that is held of {key} was signed by revoked operators and dropped")
+        }
         revision => format!("revision {revision} of {key} is lost here; ask another node"),
     })?;
     anyhow::ensure!(

@@ -39,11 +39,7 @@ impl History {
             return Ok(());
         }
         let history = sign::history(&self.socket, &self.document)?;
-        anyhow::ensure!(
-            history.document.revision > 0,
-            "there is no document {}",
-            self.document
-        );
+        anyhow::ensure!(history.newest > 0, "there is no document {}", self.document);
         let Some(which) = &self.show else {
             out::say(&render(&history))?;
             return Ok(());
@@ -76,14 +72,17 @@ fn render(history: &view::History) -> String {
             (false, false) => format!("{} lines", held.body.lines().count()),
         };
         let note = match held.standing.as_str() {
-            "kept" => ", key revoked, denials stay",
-            "unlisted" => ", key revoked, on no list, denials stay here",
+            "kept" if held.has_effect => ", key revoked, denials stay",
+            "unlisted" if held.has_effect => ", key revoked, on no list, denials stay here",
+            "kept" | "unlisted" => ", key revoked",
             "dropped" => ", key revoked, dropped",
             _ if !chain.iter().any(|one| one.hash == held.hash) => ", off the chain",
             _ => "",
         };
         what += note;
-        let is_in_force = history.document.in_force == Some(held.revision) && !held.lost;
+        let is_in_force = history.document.in_force == Some(held.revision)
+            && !held.lost
+            && held.standing == "counts";
         table.row([
             held.revision.to_string(),
             held.operator.clone(),
@@ -115,6 +114,7 @@ mod tests {
             age_s: 61,
             deleted,
             lost,
+            has_effect: true,
             hash: format!("{revision}123456789abcdef"),
             replaces: Some(format!("{}123456789abcdef", revision - 1)),
             standing: "counts".into(),
@@ -126,6 +126,7 @@ mod tests {
                 in_force: Some(2),
                 ..view::Document::default()
             },
+            newest: 3,
             revisions: vec![
                 held(3, false, true),
                 held(2, false, false),
@@ -164,6 +165,7 @@ REVISION  OPERATOR  ISSUED     WHAT               HASH
             age_s: 61,
             deleted: false,
             lost,
+            has_effect: true,
             hash: hash.into(),
             replaces: None,
             standing: "counts".into(),

@@ -118,7 +118,7 @@ fn drafts(sign: &Sign, kind: &DocumentKind, keys: &[DocumentKey]) -> anyhow::Res
             continue;
         };
         // Another operator's word came after ours: that is not ours to repeat.
-        if newest.revision != history.document.revision || newest.standing != "counts" {
+        if newest.revision != history.newest || newest.standing != "counts" {
             continue;
         }
         if bytes + newest.body.len() > BODY_BYTES_MAX || rows.len() >= ROWS_MAX {

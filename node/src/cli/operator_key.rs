@@ -209,12 +209,14 @@ pub(super) fn revoke(
         changes.push(Change {
             key: document.clone(),
             body: (!theirs.deleted).then(|| theirs.body.clone()),
+            signer: Some(own_name.clone()),
         });
     }
     for (document, text) in retention_lists(&about, Some(&own), &plan.entries) {
         changes.push(Change {
             key: document,
             body: Some(text),
+            signer: None,
         });
     }
     if !is_revoked || own == about {
@@ -225,6 +227,7 @@ pub(super) fn revoke(
         changes.push(Change {
             key: statement.document(Some(&own)),
             body: Some(statement.to_text()),
+            signer: None,
         });
     }
     // The lists come first: a host that hears of the revocation has heard what stays.
@@ -247,6 +250,7 @@ pub(super) fn revoke_unknown(key: &KeyHash, reason: &str, sign: &Sign) -> anyhow
     sign.make(vec![Change {
         key: statement.document(Some(&key_hash(&grant.public_key))),
         body: Some(statement.to_text()),
+        signer: None,
     }])
 }
 

@@ -181,6 +181,7 @@ fn revoke(target: &Target, also: Also, reason: &str, sign: &Sign) -> anyhow::Res
     sign.make(vec![Change {
         key: free_name(target.document()?, sign, unix_s(now))?,
         body: Some(body),
+        signer: None,
     }])?;
     if sign.is_dry_run() {
         return Ok(());
@@ -210,7 +211,7 @@ fn issued_before(now: SystemTime, youngest: Option<u64>) -> anyhow::Result<Syste
 /// The name of a revocation, or another one where its next number is ahead of the clock: nobody can keep a revocation waiting by
 /// numbering its document up.
 fn free_name(key: DocumentKey, sign: &Sign, now: u64) -> anyhow::Result<DocumentKey> {
-    if sign.history(&key)?.document.revision < now {
+    if sign.history(&key)?.newest < now {
         return Ok(key);
     }
     let bytes: [u8; 4] = random::bytes()?;

@@ -42,6 +42,7 @@ impl Rollback {
         self.sign.make(vec![Change {
             key: self.document,
             body,
+            signer: None,
         }])
     }
 }

@@ -153,7 +153,7 @@ impl Root {
         let now = unix_s(SystemTime::now());
         let newest = match self.out {
             Some(_) => 0,
-            None => sign::history(&self.socket, &key)?.document.revision,
+            None => sign::history(&self.socket, &key)?.newest,
         };
         let revision = now.max(newest + 1);
         let draft = Draft {

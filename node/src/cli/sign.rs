@@ -40,6 +40,8 @@ pub(super) struct Change {
     pub(super) key: DocumentKey,
     /// The new body; none deletes the document.
     pub(super) body: Option<String>,
+    /// The key that has to have signed it, as revocations name it. With `None` the same text of any operator will do.
+    pub(super) signer: Option<String>,
 }
 
 /// A change, and what there is now.
@@ -122,11 +124,13 @@ impl Sign {
         // What a revoked operator signed above it narrows it until it is signed again.
         let is_on_top =
             history.revisions.first().map(|held| &held.hash) == newest.map(|held| &held.hash);
-        if is_same && is_on_top && !is_lost && history.document.fork.is_none() {
+        let signed_by = newest.map(|held| &held.public_key);
+        let is_theirs = change.signer.is_none() || change.signer.as_ref() == signed_by;
+        if is_same && is_theirs && is_on_top && !is_lost && history.document.fork.is_none() {
             return Ok(Err(change.key));
         }
         Ok(Ok(Planned {
-            newest: history.document.revision,
+            newest: history.newest,
             replaces: newest.and_then(|held| from_hex(&held.hash)),
             before,
             change,
@@ -165,10 +169,7 @@ impl Sign {
         let mut seen = view::Document::default();
         for _ in 0..POLLS_MAX {
             seen = self.history(key)?.document;
-            let is_settled = seen.revision > revision
-                || seen.in_force == Some(revision)
-                || (seen.revision == revision && seen.state != "in force");
-            if is_settled && seen.state != view::CHECKING && !seen.state.is_empty() {
+            if seen.revision >= revision && seen.state != view::CHECKING && !seen.state.is_empty() {
                 break;
             }
             pause(POLL_PAUSE)?;

@@ -62,7 +62,7 @@ function draw({ document, revisions, made }) {
 
 function revision(one, before, document, made) {
   const marks = [
-    one.revision === document.in_force && !one.lost && said('● in force', 'good'),
+    one.revision === document.in_force && !one.lost && one.standing === 'counts' && said('● in force', 'good'),
     one.lost && said('▲ lost to another one of its number', 'warn'),
     one.deleted && said('○ deletes it', 'off'),
   ].filter(Boolean);

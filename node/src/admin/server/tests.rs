@@ -152,6 +152,7 @@ impl Source for Young {
                 name: key.name.to_string(),
                 ..Document::default()
             },
+            newest: 0,
             revisions: Vec::new(),
         }
     }

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use starling_gossip::documents;
 use starling_gossip::documents::SubmitError;
 use starling_gossip::documents::system::{hex, is_system};
-use starling_gossip::{DocumentKey, Liveness, Revision, State};
+use starling_gossip::{Document, DocumentKey, Liveness, Revision, State};
 
 use super::View;
 use super::operators::standing_word;
@@ -112,30 +112,20 @@ impl View {
         let standings = self.keeper.standings();
         let documents = self.host.membership.documents();
         let held = documents.get(key);
-        let revisions = held.map_or(&[][..], |document| document.revisions());
-        let lost = |at: usize| at > 0 && revisions[at - 1].revision == revisions[at].revision;
-        let mut document = match standings.get(key) {
+        let document = match standings.get(key) {
             Some(standing) => self.document_view(key, standing),
             None => view::Document {
                 kind: key.kind.to_string(),
                 name: key.name.to_string(),
-                state: match held {
-                    Some(_) => view::CHECKING.to_owned(),
-                    None => String::new(),
-                },
+                state: held.map_or_else(String::new, |document| unsettled(document)),
+                revision: held.map_or(0, |document| document.newest().revision),
                 ..view::Document::default()
             },
         };
-        // What gossip has is ahead of what is in force, for moments.
-        document.revision = documents.newest_revision(key);
         view::History {
             document,
-            revisions: held
-                .iter()
-                .flat_map(|document| document.standings())
-                .enumerate()
-                .map(|(at, (held, standing))| revision(held, standing, lost(at)))
-                .collect(),
+            newest: documents.newest_revision(key),
+            revisions: held.map_or_else(Vec::new, |document| revisions(document)),
         }
     }
 
@@ -178,25 +168,74 @@ impl View {
         let held = documents.get(key);
         let newest = held.map(|document| document.newest());
         let rival = held.and_then(|document| document.rival());
+        let lost = documents.lost.get(key).copied();
+        let newest_revision = newest.map(|newest| newest.revision);
+        let shown = lost.or(newest_revision).unwrap_or(0);
         view::Document {
             kind: key.kind.to_string(),
             name: key.name.to_string(),
-            revision: documents.newest_revision(key),
+            revision: shown,
             operator: newest
                 .map(|newest| newest.operator().to_string())
                 .unwrap_or_default(),
             age_s: newest
                 .map(|newest| age_s(newest.issued))
                 .unwrap_or_default(),
-            state: match standing.revision() < documents.newest_revision(key) {
+            // What gossip has is ahead of what is in force, for moments.
+            state: match standing.revision() < shown {
                 true => view::CHECKING.to_owned(),
                 false => standing.word().to_owned(),
             },
             in_force: standing.in_force().map(|revision| revision.revision),
-            why: standing.why(),
+            why: standing
+                .why()
+                .or_else(|| held.and_then(|document| narrowed(document))),
             fork: rival.map(|rival| rival.operator().to_string()),
         }
     }
+}
+
+/// The state of a document that is held and about which nothing is decided.
+fn unsettled(document: &Document) -> String {
+    match document.is_live() || document.base().is_some() {
+        true => view::CHECKING.to_owned(),
+        false => view::DROPPED.to_owned(),
+    }
+}
+
+/// What stands above the revision that counts.
+fn narrowed(document: &Document) -> Option<String> {
+    let base = document.base().filter(|base| !base.deleted)?;
+    let above = document.narrowings().iter();
+    let above: Vec<_> = above
+        .map(|held| format!("{} of {}", held.revision, held.operator()))
+        .collect();
+    (!above.is_empty()).then(|| {
+        format!(
+            "revision {} counts; of what revoked operators signed above it (revision {}), denials count too",
+            base.revision,
+            above.join(", ")
+        )
+    })
+}
+
+fn revisions(document: &Document) -> Vec<view::Revision> {
+    let mut won = None;
+    let mut is_above = true;
+    let held = document.standings().map(|(held, standing)| {
+        let counts = standing == documents::Standing::Counts;
+        let lost = counts && won == Some(held.revision);
+        if counts {
+            won = Some(held.revision);
+        }
+        let has_effect = is_above && standing != documents::Standing::Dropped && !lost;
+        is_above &= !counts;
+        view::Revision {
+            has_effect,
+            ..revision(held, standing, lost)
+        }
+    });
+    held.collect()
 }
 
 fn revision(held: &Arc<Revision>, standing: documents::Standing, lost: bool) -> view::Revision {
@@ -207,6 +246,7 @@ fn revision(held: &Arc<Revision>, standing: documents::Standing, lost: bool) -> 
         age_s: age_s(held.issued),
         deleted: held.deleted,
         lost,
+        has_effect: false,
         hash: hex(&held.hash),
         replaces: held.replaces.as_ref().map(hex),
         standing: standing_word(standing).to_owned(),
