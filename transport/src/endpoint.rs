@@ -137,12 +137,13 @@ impl Endpoint {
             .await?;
         metrics::connected("dialled", protocol, began.elapsed());
         let peer = peer_credential(&conn).ok_or(DialError::NoIdentity { addr })?;
+        let claimed = peer.id().clone();
         let (local, identities) = ((&svid).into(), Arc::clone(&self.identities));
         let session = Session::new(conn, protocol, local, peer, identities, &self.links);
         session.map_err(|refused| match refused {
             SessionRefused::Own(refusal) => DialError::not_good(caller, refusal),
             SessionRefused::Peer(refusal) => {
-                metrics::handshake_refused(refusal);
+                metrics::handshake_refused(refusal, Some(claimed));
                 DialError::WrongIdentity { addr }
             }
         })
@@ -400,7 +401,7 @@ impl DialError {
     }
 
     /// Tells a certificate that we refused from all else. A peer's refusal of ours comes as a closed connection instead.
-    fn handshake(addr: SocketAddr, source: ConnectionError) -> Self {
+    pub(crate) fn handshake(addr: SocketAddr, source: ConnectionError) -> Self {
         match &source {
             ConnectionError::TransportError(error)
                 if CERTIFICATE_ALERTS.contains(&u64::from(error.code)) =>
@@ -471,7 +472,7 @@ async fn finish_handshake(
         Ok(conn) => conn,
         Err(error) => {
             if let Some(refusal) = refusal_in_alert(&error) {
-                metrics::handshake_refused(refusal);
+                metrics::handshake_refused(refusal, None);
             }
             tracing::debug!(peer.addr = %addr, %error, "handshake failed");
             return None;
@@ -485,9 +486,15 @@ async fn finish_handshake(
     let name = data.server_name?;
     let local = set.by_server_name(&name)?.into();
     metrics::connected("accepted", protocol, began.elapsed());
+    let claimed = peer.id().clone();
     let session = Session::new(conn, protocol, local, peer, identities, links);
     session
-        .inspect_err(|refused| metrics::handshake_refused(refused.refusal()))
+        .inspect_err(|refused| match refused {
+            SessionRefused::Own(refusal) => metrics::handshake_refused(*refusal, None),
+            SessionRefused::Peer(refusal) => {
+                metrics::handshake_refused(*refusal, Some(claimed));
+            }
+        })
         .ok()
 }
 

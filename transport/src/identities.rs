@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use crate::endpoint::{Callee, any_node_name};
 use crate::identity::SpiffeId;
 use crate::metrics;
+use crate::refused;
 use crate::revocation::Revocations;
 use crate::svid::{Refusal, Svid, TrustBundle};
 
@@ -70,7 +71,7 @@ impl IdentitySet {
 pub struct Identities {
     current: ArcSwap<InForce>,
     revision: watch::Sender<u64>,
-    refused: ArcSwapOption<RefusedByPeer>,
+    pub(crate) refused: ArcSwapOption<RefusedByPeer>,
 }
 
 /// A set, with what is known of its SVIDs by its own trust.
@@ -206,7 +207,18 @@ impl Identities {
         }
     }
 
-    /// The last time that a peer refused a certificate of ours. Kept until one that was issued later is in force.
+    /// A connection on which we proved `id` to the peer at `addr` has stood since `since`: an earlier refusal there is past.
+    pub(crate) fn accepted(&self, id: &SpiffeId, addr: SocketAddr, since: SystemTime) {
+        self.refused.rcu(|refused| {
+            let is_past = |refused: &Arc<RefusedByPeer>| {
+                (&refused.id, refused.by) == (id, addr) && refused.at <= since
+            };
+            refused.clone().filter(|refused| !is_past(refused))
+        });
+    }
+
+    /// The last time that a peer refused a certificate of ours. Kept until that peer accepts it, or one that was issued later is
+    /// in force.
     pub fn refused_by_peer(&self) -> Option<Arc<RefusedByPeer>> {
         let refused = self.refused.load_full()?;
         let in_force = self.current();
@@ -237,7 +249,7 @@ impl ResolvesServerCert for ServerSvids {
             .server_name()
             .and_then(|name| set.by_server_name(name));
         if svid.is_none() {
-            metrics::handshake_refused(Refusal::UnknownName);
+            metrics::handshake_refused(Refusal::UnknownName, None);
         }
         svid.map(Svid::certified_key)
     }
@@ -372,7 +384,7 @@ fn judge(
         Ok(_) => Refusal::WrongIdentity,
         Err(refusal) => refusal,
     };
-    metrics::handshake_refused(refusal);
+    metrics::handshake_refused(refusal, refused::claimed(leaf));
     Err(refusal.to_tls())
 }
 

@@ -19,6 +19,7 @@ pub mod messages;
 pub mod metrics;
 pub mod path;
 pub mod pool;
+mod refused;
 pub mod revocation;
 pub mod session;
 pub mod svid;

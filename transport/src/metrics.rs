@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use ::metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 
+use crate::identity::SpiffeId;
+use crate::refused;
 use crate::session::Protocol;
 use crate::svid::Refusal;
 
@@ -80,9 +82,9 @@ pub(crate) fn connection_cut(refusal: Refusal) {
     counter!(CONNECTIONS_CUT, "reason" => reason).increment(1);
 }
 
-/// A handshake was refused.
-pub(crate) fn handshake_refused(refusal: Refusal) {
-    tracing::warn!(reason = refusal.as_str(), "handshake refused");
+/// A handshake was refused. `claimed` is the identity in the peer's certificate, if it showed one.
+pub(crate) fn handshake_refused(refusal: Refusal, claimed: Option<SpiffeId>) {
+    refused::log(refusal, claimed);
     count_refused(refusal);
 }
 

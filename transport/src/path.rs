@@ -57,6 +57,10 @@ impl Endpoint {
         let (conn, _) = dialled.unwrap_or(Err(DialError::TimedOut { addr, budget }))?;
         let handshake = began.elapsed();
         let mtu = settled_mtu(&conn, began + budget).await;
+        // The peer may refuse our certificate after our side of the handshake is done (RFC 8446 §4.4.2.4).
+        if let Some(source) = conn.close_reason() {
+            return Err(DialError::handshake(addr, source));
+        }
         let rtt = conn.rtt();
         let peer = peer_credential(&conn).ok_or(DialError::NoIdentity { addr })?;
         let peer = peer.leaf().clone();
@@ -120,6 +124,7 @@ const CLOSE_NO_ERROR: u32 = 0x100;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Revocations;
     use crate::testing::Ca;
 
     const BUDGET: Duration = Duration::from_secs(5);
@@ -138,6 +143,21 @@ mod tests {
         }
         let from = b.endpoint.heard_from(a.addr);
         assert!(from.is_some(), "the mesh port was heard");
+    }
+
+    #[tokio::test]
+    async fn a_refused_certificate_is_no_path_that_loses_large_packets() {
+        let ca = Ca::new();
+        let (a, b) = (ca.endpoint("a", &["web"]), ca.endpoint("b", &["orders"]));
+        let mut revocations = Revocations::default();
+        revocations.add_key(a.identities.current().node.leaf().key_hash);
+        b.identities.revoke(revocations);
+        let (caller, callee) = (ca.node("a"), Callee::Exactly(ca.node("b")));
+        for from in [From::MeshPort, From::AnotherPort] {
+            let measured = a.endpoint.measure(&caller, &callee, b.addr, from, BUDGET);
+            let error = measured.await.unwrap_err();
+            assert!(matches!(error, DialError::Handshake { .. }), "{error}");
+        }
     }
 
     #[tokio::test]

@@ -195,7 +195,14 @@ async fn guard_validity(
     identities: &Identities,
 ) {
     let good = identities.until_refused(|| judge(identities, protocol, &local, &peer));
+    let began = now();
+    let settle = async {
+        tokio::time::sleep(SETTLED).await;
+        identities.accepted(local.id(), conn.remote_address(), began);
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
+        () = settle => {}
         error = conn.closed() => {
             if let Some(why) = refused(&error) {
                 let (id, by) = (local.id().clone(), conn.remote_address());
@@ -220,6 +227,9 @@ fn refused(error: &quinn::ConnectionError) -> Option<WhyRefused> {
         _ => None,
     }
 }
+
+/// A peer that refuses our certificate closes the connection within a round trip.
+const SETTLED: Duration = Duration::from_secs(5);
 
 /// H3_NO_ERROR (RFC 9114 §8.1).
 const CLOSE_NO_ERROR: u32 = 0x100;

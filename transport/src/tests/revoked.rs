@@ -11,7 +11,9 @@ use rustls_pki_types::CertificateDer;
 
 use super::{BUDGET, dial, pem_der};
 use crate::testing::Ca;
-use crate::{DialError, KeyHash, Refusal, Revocations, Revoked, Svid, WhyRefused, issuer_name};
+use crate::{
+    DialError, KeyHash, Refusal, RefusedByPeer, Revocations, Revoked, Svid, WhyRefused, issuer_name,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -79,6 +81,38 @@ async fn the_revoked_come_back_only_with_a_certificate_issued_later() {
         .unwrap();
     let accepted = b.endpoint.accept().await.unwrap();
     assert!(session.is_open() && accepted.is_open());
+}
+
+#[tokio::test]
+async fn a_refusal_was_shown_after_its_revocation_was_taken_back() {
+    let ca = Ca::new();
+    let (a, b) = (ca.endpoint("a", &["web"]), ca.endpoint("b", &["orders"]));
+    let refused = RefusedByPeer {
+        id: ca.service("web"),
+        by: b.addr,
+        why: WhyRefused::Revoked,
+        at: SystemTime::now() + Duration::from_secs(1),
+    };
+    a.identities.refused(refused.clone());
+    let is_shown = || a.identities.refused_by_peer().is_some();
+    let elsewhere = "127.0.0.1:1".parse().unwrap();
+    let (before, after) = (SystemTime::now(), refused.at + MINUTE);
+    a.identities.accepted(&refused.id, b.addr, before);
+    a.identities.accepted(&refused.id, elsewhere, after);
+    a.identities.accepted(&ca.node("a"), b.addr, after);
+    assert!(is_shown());
+    a.identities.accepted(&refused.id, b.addr, after);
+    assert!(!is_shown());
+
+    // A connection that stands says so by itself.
+    let at = SystemTime::now() - MINUTE;
+    let refused = RefusedByPeer { at, ..refused };
+    a.identities.replace(ca.set("a", &["web"]));
+    a.identities.refused(refused);
+    let session = dial(&a.endpoint, &ca, "web", "orders", b.addr).await;
+    let _session = session.unwrap();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(a.identities.refused.load().is_none());
 }
 
 #[tokio::test]
