@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{Certificate, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, SigningKey};
+use ring::digest::{SHA256, digest};
 use starling_gossip::{NodeName, ServiceName};
 use starling_transport::join::IssuerSignature;
 use starling_transport::{
@@ -16,7 +17,7 @@ use starling_transport::{
 };
 
 use crate::random;
-use crate::state::{NODE_CHAIN, NODE_KEY, StateDir, TRUST, service_files};
+use crate::state::{NODE_CHAIN, NODE_KEY, StateDir, StateError, TRUST, service_files};
 
 #[cfg(test)]
 mod aged;
@@ -165,8 +166,18 @@ impl Authority {
         Ok(authority)
     }
 
-    /// Takes up the CA in `state`. The root's key is not needed.
+    /// Takes up the CA in `state`, unless the agent of this host knows that its intermediate is revoked. The root's key is not
+    /// needed.
     pub fn load(state: &StateDir) -> Result<Self, CaError> {
+        let authority = Self::read(state)?;
+        if authority.is_marked(state) {
+            return Err(CaError::Revoked);
+        }
+        Ok(authority)
+    }
+
+    /// The same, revoked or not.
+    pub fn read(state: &StateDir) -> Result<Self, CaError> {
         if !state.exists(INTERMEDIATE_CERT) {
             return Err(CaError::NoAuthority {
                 state: state.path().to_owned(),
@@ -208,6 +219,33 @@ impl Authority {
             book: Book::new(state),
             unbooked: Mutex::default(),
         })
+    }
+
+    /// Whether its intermediate is revoked, so that nothing that it signs is accepted.
+    pub fn is_revoked(&self, revocations: &Revocations) -> bool {
+        let revoked = revocations.has_intermediate(&self.intermediate_der);
+        revoked.unwrap_or(true)
+    }
+
+    /// Notes for commands, which do not see the documents, whether the intermediate is revoked. A note about an intermediate counts
+    /// for no other.
+    pub fn mark(&self, state: &StateDir, is_revoked: bool) -> Result<(), StateError> {
+        match is_revoked {
+            true if self.is_marked(state) => Ok(()),
+            true => state.write(REVOKED, self.fingerprint().as_bytes()),
+            false => state.remove(REVOKED),
+        }
+    }
+
+    fn is_marked(&self, state: &StateDir) -> bool {
+        let marked = state.read(REVOKED);
+        marked.is_ok_and(|marked| marked == self.fingerprint().as_bytes())
+    }
+
+    fn fingerprint(&self) -> String {
+        let hash = digest(&SHA256, &self.intermediate_der);
+        let digits = hash.as_ref().iter().map(|byte| format!("{byte:02x}"));
+        digits.collect()
     }
 
     /// The certificates that were signed here and are still good.
@@ -452,6 +490,8 @@ pub const ROOT_CERT: &str = "ca/root.pem";
 pub const ROOT_KEY: &str = "ca/root.key";
 pub const INTERMEDIATE_CERT: &str = "ca/intermediate.pem";
 pub const INTERMEDIATE_KEY: &str = "ca/intermediate.key";
+/// The SHA-256 of the intermediate, if the agent knows that it is revoked.
+pub const REVOKED: &str = "ca/revoked";
 
 /// Lifetime of a leaf unless asked for another.
 pub const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);

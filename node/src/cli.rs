@@ -203,6 +203,9 @@ fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref::<sign::NotAllowed>() {
         return Some(error.hint());
     }
+    if let Some(error) = error.downcast_ref::<invite::OwnInvitation>() {
+        return Some(error.hint());
+    }
     if let Some(error) = error.downcast_ref::<Ended>() {
         return Some(error.hint());
     }

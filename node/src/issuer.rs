@@ -66,10 +66,10 @@ pub struct Moment {
 }
 
 impl Role {
-    /// Takes up the CA in `state`.
+    /// Takes up the CA in `state`, revoked or not.
     pub fn load(state: &StateDir) -> Result<Self, CaError> {
         Ok(Self {
-            authority: Authority::load(state)?,
+            authority: Authority::read(state)?,
             state: state.clone(),
             spent_elsewhere: Mutex::default(),
             ending: Mutex::default(),

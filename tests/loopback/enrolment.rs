@@ -190,6 +190,80 @@ fn invitations_outlived_the_revocation_of_their_name() {
     assert!(missing.contains("Issuer n2 was not asked"), "{missing}");
 }
 
+#[test]
+fn a_revoked_issuer_went_on_as_one_and_renewed_from_itself() {
+    need!(Need::Agent);
+    let _turn = turn::shared();
+    let mesh = Mesh::loopback(&[("n1", &["web"]), ("n2", &["web"])]);
+    let [n1, n2] = ["n1", "n2"].map(|name| mesh.node(name));
+    mesh.start();
+    let alice = mesh.operator("alice", "revocation").display().to_string();
+    add_issuer(&n1.state(), "n2", &n2.state());
+    let is_issuer = |node: &str| {
+        let nodes = n2.ask("nodes").unwrap_or_default();
+        let mut nodes = nodes.as_array().into_iter().flatten();
+        nodes.any(|one| one["node"] == node && one["is_issuer"] == true)
+    };
+    let both = || is_issuer("n1") && is_issuer("n2");
+    wait_until(crate::PATIENCE, "two issuers", both);
+    let issued_by_n2 = |node: &Node, more: &[&str]| {
+        let mut issue = starling(&["ca", "issue", "--node", node.name(), "--service", "web"]);
+        issue.args(more).arg("--state").arg(n2.state());
+        issue.arg("--out").arg(node.state());
+        run(issue);
+    };
+    issued_by_n2(n2, &[]);
+    let by_alice = |words: &[&str]| n2.must(&[words, &["--key", &alice, "--yes"]].concat());
+    by_alice(&["revoke", "node/n1", "--reason", "stolen"]);
+
+    // It knows it, says so, and its commands make nothing that would be refused.
+    wait_until(crate::PATIENCE, "n1 to be no issuer", || {
+        n1.state().join("ca/revoked").exists()
+    });
+    let refused = |words: &[&str]| {
+        let mut command = starling(words);
+        command.arg("--state").arg(n1.state());
+        let output = command.output().expect("starling runs");
+        assert!(!output.status.success(), "{words:?} worked");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let out = mesh.scratch().path().join("n8").display().to_string();
+    for words in [
+        &["invite", "--node", "n9"][..],
+        &["ca", "issue", "--node", "n8", "--out", &out],
+    ] {
+        let error = refused(words);
+        assert!(
+            error.contains("of this issuer is revoked") && error.contains("add-issuer"),
+            "{error}"
+        );
+    }
+    let found = n1.operate(&["check"]);
+    let found = String::from_utf8_lossy(&found.stdout).into_owned();
+    assert!(found.contains("this host is no issuer any more"), "{found}");
+
+    // Back by the other issuer, it is a node like others.
+    issued_by_n2(n1, &["--lifetime", "8s"]);
+    wait_until(crate::PATIENCE, "n1 to be renewed by n2", || {
+        renewed(n1) >= 1.0
+    });
+    let theirs = fs::read_to_string(n2.state().join("ca/intermediate.pem")).expect("it is there");
+    let chain = fs::read_to_string(n1.state().join("node.pem")).expect("it is there");
+    assert!(chain.contains(theirs.trim()), "{chain}");
+    assert!(!is_issuer("n1"));
+
+    // A revocation that is taken back was none.
+    by_alice(&["delete", "revocation/node-n1"]);
+    wait_until(crate::PATIENCE, "n1 to be an issuer again", both);
+    assert!(!n1.state().join("ca/revoked").exists());
+    invite(n1, &[]);
+    let itself = refused(&["invite", "--node", "n1"]);
+    assert!(
+        itself.contains("this host itself") && itself.contains("starling ca issue --node n1"),
+        "{itself}"
+    );
+}
+
 /// `web` on n1 calls `site`, nginx on n2. Certificates live `life`; n1 is the issuer.
 fn short_lived(life: &str) -> (Mesh, Nginx, SocketAddr) {
     let mesh = Mesh::loopback(&[("n1", &["web"]), ("n2", &["site"])]);

@@ -204,7 +204,7 @@ impl Revocations {
     }
 
     /// Whether nobody may vouch with this intermediate, a certificate in DER.
-    pub(crate) fn has_intermediate(&self, der: &[u8]) -> Result<bool, Refusal> {
+    pub fn has_intermediate(&self, der: &[u8]) -> Result<bool, Refusal> {
         let (_, cert) = X509Certificate::from_der(der).map_err(|_detail| Refusal::BadEncoding)?;
         let signer = signer(&cert);
         Ok(self.has_key(&KeyHash::of(cert.public_key().raw))

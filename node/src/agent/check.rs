@@ -11,8 +11,11 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::stream::{self, StreamExt};
 use starling_gossip::{Documents, Liveness, Member, State};
 use starling_transport::path::From;
-use starling_transport::{Callee, Refusal, Svid};
+use starling_transport::{Callee, Refusal, SpiffeId, Svid};
 use tokio::net::lookup_host;
+
+use crate::ca::{Authority, INTERMEDIATE_KEY};
+use crate::state::StateDir;
 
 use super::source::{Facts, refused, renewal};
 use crate::check::agent::{Agent, OpenFiles, Own, Seed};
@@ -116,6 +119,7 @@ async fn lines(host: &Arc<Host>) -> Lines {
     unnamed.sort_unstable();
     unnamed.dedup();
     let revocations = set.trust.revocations().clone();
+    let own_issue = host.issuer.load().is_some().then(|| own_issue(host));
     let role = host.issuer.load_full();
     let unbooked = role.as_ref().and_then(|role| role.authority().unbooked());
     let book = move || {
@@ -128,6 +132,16 @@ async fn lines(host: &Arc<Host>) -> Lines {
         Some(_) => tokio::task::spawn_blocking(book).await.ok().flatten(),
         None => None,
     };
+    let (host, state) = (host.clone(), host.config.load().state.clone());
+    let revoked_issuer = move || {
+        let state = StateDir::open(&state).ok()?;
+        let authority = state
+            .exists(INTERMEDIATE_KEY)
+            .then(|| Authority::read(&state));
+        let authority = authority?.ok()?;
+        Some(authority.is_revoked(host.identities.current().trust.revocations()))
+    };
+    let revoked_issuer = tokio::task::spawn_blocking(revoked_issuer).await;
     let booked = booked.iter().flatten().map(|signed| &signed.leaf);
     let loose = booked.filter(|leaf| {
         revocations.has_key(&leaf.key_hash) && leaf.line.is_some() && !revocations.has_line(leaf)
@@ -143,7 +157,22 @@ async fn lines(host: &Arc<Host>) -> Lines {
             })
             .collect(),
         unbooked,
+        has_revoked_issuer: revoked_issuer.ok().flatten().unwrap_or(false),
+        own_issue,
     }
+}
+
+/// The command by which this issuer makes its own certificates anew.
+fn own_issue(host: &Host) -> String {
+    let set = host.identities.current();
+    let services = set.services.keys().filter_map(SpiffeId::service_name);
+    let services = services.map(|name| format!(" --service {name}"));
+    let state = host.config.load().state.display().to_string();
+    let services: String = services.collect();
+    format!(
+        "starling ca issue --node {}{services} --state {state} --out {state}",
+        host.node
+    )
 }
 
 /// What tells a set of documents from others, as text.

@@ -19,6 +19,10 @@ pub(super) struct Issuing {
     pub(super) announcer: Arc<Announcer>,
     pub(super) state: StateDir,
     seen: Option<Fingerprint>,
+    /// The CA of the files, in use as long as it is not revoked.
+    held: Option<Arc<Role>>,
+    /// Whether [`Self::held`] is revoked, as commands were let know.
+    is_revoked: Option<bool>,
     /// The task behind the join port, while it is open.
     port: JoinSet<()>,
     /// When to try again to open it.
@@ -34,6 +38,8 @@ impl Issuing {
             announcer,
             state,
             seen: None,
+            held: None,
+            is_revoked: None,
             port: JoinSet::new(),
             due: None,
             said: None,
@@ -48,8 +54,9 @@ impl Issuing {
             let seen = self.state.authority_fingerprint();
             if self.seen.as_ref() != Some(&seen) {
                 self.seen = Some(seen);
-                self.take();
+                self.read();
             }
+            self.judge();
             while self.port.try_join_next().is_some() {}
             if self.host.issuer.load().is_some() && self.port.is_empty() {
                 self.open();
@@ -80,8 +87,7 @@ impl Issuing {
         }
     }
 
-    fn take(&mut self) {
-        let was = self.host.issuer.load().is_some();
+    fn read(&mut self) {
         // The key is what makes an issuer; a certificate alone may lie around anywhere.
         let role = self
             .state
@@ -89,27 +95,63 @@ impl Issuing {
             .then(|| Role::load(&self.state));
         match role {
             Some(Ok(role)) => {
-                let role = role.follow(self.host.issuer.load().as_deref());
-                self.host.issuer.store(Some(Arc::new(role)));
-                tracing::info!("this node is an issuer");
+                self.held = Some(Arc::new(role.follow(self.held.as_deref())));
+                self.is_revoked = None;
             }
             // Half-written files are read again when the other half arrives; until then the old ones are good.
             Some(Err(error)) => {
                 let error: &(dyn std::error::Error + 'static) = &error;
                 tracing::error!(error, "the files of the CA cannot be used");
             }
-            None => {
-                self.host.issuer.store(None);
-                self.port.abort_all();
-            }
+            None => self.held = None,
         }
-        let is = self.host.issuer.load().is_some();
-        if is != was {
-            self.announcer.set_issuer(is);
+    }
+
+    /// Takes up the CA of the files, or lays it down when it is gone or revoked.
+    fn judge(&mut self) {
+        let trust = self.host.identities.current().trust.clone();
+        let held = self.held.as_ref();
+        let is_revoked = held.map(|role| role.authority().is_revoked(trust.revocations()));
+        if self.is_revoked != is_revoked {
+            self.is_revoked = is_revoked;
+            self.mark();
+        }
+        let next = self.held.clone().filter(|_held| is_revoked == Some(false));
+        let before = self.host.issuer.load_full();
+        let is_same = match (&before, &next) {
+            (Some(before), Some(next)) => Arc::ptr_eq(before, next),
+            (None, None) => true,
+            _ => false,
+        };
+        if is_same {
+            return;
+        }
+        self.host.issuer.store(next.clone());
+        match next {
+            Some(_) => tracing::info!("this node is an issuer"),
+            None => self.port.abort_all(),
+        }
+        if before.is_some() != next.is_some() {
+            self.announcer.set_issuer(next.is_some());
             let local = self.announcer.local(&self.host.config.load());
             if let Err(error) = self.host.membership.set_local(local) {
                 tracing::warn!(%error, "not announced as an issuer");
             }
+        }
+    }
+
+    /// Notes for commands whether the CA is revoked.
+    fn mark(&self) {
+        let (Some(role), Some(is_revoked)) = (&self.held, self.is_revoked) else {
+            return;
+        };
+        if is_revoked {
+            tracing::error!(
+                "the intermediate certificate of this issuer is revoked: this node is no issuer any more"
+            );
+        }
+        if let Err(error) = role.authority().mark(&self.state, is_revoked) {
+            tracing::warn!(%error, "failed to note in ca/revoked whether this issuer is revoked");
         }
     }
 

@@ -17,6 +17,8 @@ pub enum CaError {
     Exists { path: PathBuf },
     #[error("{} holds no CA", state.display())]
     NoAuthority { state: PathBuf },
+    #[error("the intermediate certificate of this issuer is revoked; what it signs is refused")]
+    Revoked,
     #[error("{} is not the certificate of an issuer", path.display())]
     NotAnIntermediate { path: PathBuf },
     #[error("{} cannot be used", path.display())]
@@ -81,6 +83,11 @@ impl CaError {
             Self::NoRootKey { .. } => {
                 "only the root's key makes issuers and operators; run this where it is kept, with --state of that place. \
                  Everything else works without it"
+                    .to_owned()
+            }
+            Self::Revoked => {
+                "use another issuer, or make this host one again: `starling ca add-issuer` where the root's key is. `starling get \
+                 revocation` shows who revoked it, and why"
                     .to_owned()
             }
             Self::Rank { .. } => {

@@ -15,6 +15,12 @@ pub struct Lines {
     pub loose_keys: Vec<LooseKey>,
     /// Why this issuer could not write the last certificate into its book.
     pub unbooked: Option<String>,
+    /// Whether this host would be an issuer if its intermediate were not revoked.
+    #[serde(default)]
+    pub has_revoked_issuer: bool,
+    /// The command that makes the certificates of this host anew, if it is an issuer itself.
+    #[serde(default)]
+    pub own_issue: Option<String>,
 }
 
 /// One identity of this node.
@@ -39,6 +45,7 @@ impl Lines {
             self.loose_keys(),
             self.unnamed(),
             self.unbooked(),
+            self.revoked_issuer(),
         ];
         found.into_iter().flatten().collect()
     }
@@ -54,7 +61,11 @@ impl Lines {
                 Check::Refused,
                 format!("an operator revoked certificates of this host: {}", list(&names)),
                 evidence,
-                "`starling get` shows the revocation and its reason; to bring the host back, `starling invite` on an issuer and `starling join` here",
+                match &self.own_issue {
+                    // No issuer invites itself, and it may be the only one.
+                    Some(issue) => format!("`starling get` shows the revocation and its reason; to bring this host back, run `{issue}` here"),
+                    None => "`starling get` shows the revocation and its reason; to bring the host back, `starling invite` on an issuer and `starling join` here".to_owned(),
+                },
             )
         })
     }
@@ -90,6 +101,19 @@ impl Lines {
                 format!("certificates from before there were lines: {}", list(&self.unnamed)),
                 vec!["they count as begun in 1970, and renewals of them too: any revocation of their name reaches them".to_owned()],
                 "`starling invite` on an issuer and `starling join` there, or `starling ca issue`",
+            )
+        })
+    }
+
+    fn revoked_issuer(&self) -> Option<Finding> {
+        self.has_revoked_issuer.then(|| {
+            Finding::new(
+                Severity::Error,
+                Check::Certificate,
+                "the intermediate certificate of this issuer is revoked, so this host is no issuer any more",
+                vec!["what it signs is refused; `starling invite` and `starling ca issue` do nothing here".to_owned()],
+                "run `starling ca add-issuer` where the root's key is and copy what it writes here; or remove ca/intermediate.key from the \
+                 state directory of this host",
             )
         })
     }
@@ -130,6 +154,8 @@ mod tests {
             unnamed: vec!["spiffe://example.org/node/n2".into()],
             loose_keys: vec![loose("sha256:01"), loose("sha256:02")],
             unbooked: Some("no space left on device".into()),
+            has_revoked_issuer: true,
+            own_issue: None,
         };
         let found = lines.judge();
         let told: Vec<_> = found.iter().map(|one| (one.severity, one.check)).collect();
@@ -140,8 +166,10 @@ mod tests {
                 (Severity::Error, Check::Certificate),
                 (Severity::Warn, Check::Certificate),
                 (Severity::Warn, Check::State),
+                (Severity::Error, Check::Certificate),
             ]
         );
+        assert!(found[0].fix.contains("starling join"), "{}", found[0].fix);
         assert_eq!(
             found[1].what,
             "2 keys are revoked, but not what their certificates were renewed to"
@@ -150,6 +178,23 @@ mod tests {
             found[1].fix.contains("starling revoke key/sha256:01"),
             "{}",
             found[1].fix
+        );
+    }
+
+    #[test]
+    fn the_last_issuer_was_told_to_invite_itself() {
+        let lines = Lines {
+            revoked: vec![Revoked {
+                identity: "spiffe://example.org/node/n1".into(),
+                why: "the certificate is revoked".into(),
+            }],
+            own_issue: Some("starling ca issue --node n1 --out /var/lib/starling".into()),
+            ..Lines::default()
+        };
+        let fix = &lines.judge()[0].fix;
+        assert!(
+            fix.contains("ca issue --node n1") && !fix.contains("invite"),
+            "{fix}"
         );
     }
 }

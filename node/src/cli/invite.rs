@@ -52,6 +52,22 @@ pub(super) struct Invite {
     config: Option<PathBuf>,
 }
 
+/// An issuer does not join by itself; it may be the only one, and makes its certificates without a token.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is this host itself")]
+pub(super) struct OwnInvitation(NodeName, PathBuf);
+
+impl OwnInvitation {
+    pub(super) fn hint(&self) -> String {
+        let state = self.1.display();
+        format!(
+            "`starling ca issue --node {} --state {state} --out {state}`, with a --service for each of its services, makes its \
+             certificates anew; its agent takes them up",
+            self.0
+        )
+    }
+}
+
 impl Invite {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let state = StateDir::open(&starter::state(self.state.as_deref()))?;
@@ -76,7 +92,9 @@ impl Invite {
             .node()?
             .and_then(|id| id.node_name().map(NodeName::parse));
         let home = home.context("this issuer has no certificate of its own yet")??;
-        anyhow::ensure!(*node != home, "`{node}` is this host itself");
+        if *node == home {
+            return Err(OwnInvitation(home, state.path().to_owned()).into());
+        }
         let mut services = self.services.clone();
         services.sort();
         services.dedup();
