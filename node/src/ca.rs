@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{Certificate, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, SigningKey};
@@ -46,9 +46,7 @@ pub struct Authority {
     intermediate_der: Vec<u8>,
     not_after: SystemTime,
     issuer: Issuer<'static, KeyPair>,
-    book: Book,
-    /// Why the last certificate is not in the book.
-    unbooked: Mutex<Option<String>>,
+    book: Arc<Book>,
 }
 
 /// A new identity: chain (leaf first) and PKCS#8 key, both PEM.
@@ -216,8 +214,7 @@ impl Authority {
             intermediate_pem,
             not_after,
             issuer,
-            book: Book::new(state),
-            unbooked: Mutex::default(),
+            book: Arc::new(Book::new(state)),
         })
     }
 
@@ -253,10 +250,17 @@ impl Authority {
         &self.book
     }
 
-    /// Why the last certificate could not be written into the book, if it could not.
+    /// Why certificates are not in the book, if any are not.
     pub fn unbooked(&self) -> Option<String> {
-        let unbooked = self.unbooked.lock();
-        unbooked.unwrap_or_else(PoisonError::into_inner).clone()
+        self.book.trouble()
+    }
+
+    /// Goes on with the book of `before`, in the same state directory: certificates may still wait to be written.
+    pub fn with_book_of(self, before: &Self) -> Self {
+        Self {
+            book: before.book.clone(),
+            ..self
+        }
     }
 
     pub fn trust_domain(&self) -> &TrustDomain {
@@ -339,8 +343,6 @@ impl Authority {
         if let Err(error) = &noted {
             tracing::warn!(%error, "failed to write a certificate into the book of this issuer");
         }
-        let mut unbooked = self.unbooked.lock().unwrap_or_else(PoisonError::into_inner);
-        *unbooked = noted.err().map(|error| error.to_string());
     }
 
     /// Signs `message` with the key of the intermediate. It must begin with the text of its purpose, so that it cannot be

@@ -78,10 +78,11 @@ impl Role {
         })
     }
 
-    /// Counts renewals on from where `before` is: new files of the CA give no line another turn.
+    /// Counts renewals on from where `before` is, as new files of the CA give no line another turn, and goes on with its book.
     pub fn follow(mut self, before: Option<&Self>) -> Self {
         if let Some(before) = before {
             self.renewals = before.renewals.clone();
+            self.authority = self.authority.with_book_of(&before.authority);
         }
         self
     }

@@ -2,13 +2,16 @@
 //!
 //! From it an operator who knows no more than a leaked key learns which line to revoke, and which hosts go with an issuer. One
 //! record a line, the leaf and the intermediate in base64, so that an answer proves itself. `starling ca issue` writes to it
-//! beside the agent: a lock keeps an append from falling into a rewrite.
+//! beside the agent: a lock keeps an append from falling into a rewrite. What cannot be written is kept in memory, answers
+//! questions from there, and is written with the next certificate.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use base64::Engine;
@@ -24,6 +27,20 @@ pub struct Book {
     state: StateDir,
     /// Size from which on what has ended is dropped.
     compact_at: AtomicU64,
+    /// See [`BYTES_MAX`].
+    bytes_max: u64,
+    unwritten: Mutex<Unwritten>,
+}
+
+/// What is not on the disk as it should be.
+#[derive(Debug, Default)]
+struct Unwritten {
+    /// Records, the oldest first.
+    records: VecDeque<String>,
+    /// Why the records were not written.
+    append: Option<String>,
+    /// Why what has ended was not dropped.
+    compact: Option<String>,
 }
 
 /// A certificate that was signed.
@@ -37,36 +54,84 @@ pub struct Signed {
 
 impl Book {
     pub(super) fn new(state: &StateDir) -> Self {
+        Self::with_bound(state, BYTES_MAX)
+    }
+
+    fn with_bound(state: &StateDir, bytes_max: u64) -> Self {
+        // Each command that signs has a book of its own and must not rewrite a large one for a single certificate.
+        let size = std::fs::symlink_metadata(state.path().join(BOOK));
+        let size = size.map_or(0, |book| book.len());
         Self {
             state: state.clone(),
-            compact_at: AtomicU64::new(COMPACT_AT_LEAST),
+            compact_at: AtomicU64::new(compact_at(size, bytes_max)),
+            bytes_max,
+            unwritten: Mutex::default(),
         }
     }
 
-    /// Adds a certificate. Reaches the disk with the next write of the kernel: what a crash loses is asked for in vain.
+    /// Adds a certificate, and those before it that could not be written. Reaches the disk with the next write of the kernel:
+    /// what a crash loses is asked for in vain. After an error the certificate is known to this process only.
     pub fn add(&self, leaf: &[u8], intermediate: &[u8], now: SystemTime) -> io::Result<()> {
-        let _lock = self.lock()?;
-        let mut file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(self.path())?;
-        // A crash may have torn the last line; this one stands on its own.
-        let record = format!(
-            "\n{} {}\n",
-            STANDARD.encode(leaf),
-            STANDARD.encode(intermediate)
-        );
-        file.write_all(record.as_bytes())?;
-        if file.metadata()?.len() >= self.compact_at.load(Ordering::Relaxed) {
-            self.compact(now).map_err(io::Error::other)?;
+        let mut unwritten = self.unwritten();
+        if unwritten.records.len() >= UNWRITTEN_MAX {
+            unwritten.records.pop_front();
+            tracing::warn!(
+                file = BOOK,
+                "the book cannot be written; the oldest certificate that waits for it is dropped"
+            );
         }
-        Ok(())
+        unwritten.records.push_back(line(leaf, intermediate));
+        drop(unwritten);
+        self.flush(now)
+    }
+
+    /// Writes what could not be written before.
+    pub fn flush(&self, now: SystemTime) -> io::Result<()> {
+        let written = self.append();
+        let mut unwritten = self.unwritten();
+        // Another thread may have written it meanwhile.
+        let is_written = unwritten.records.is_empty();
+        unwritten.append = match &written {
+            Err(error) if !is_written => Some(error.to_string()),
+            _ => None,
+        };
+        drop(unwritten);
+        let Some((lock, size)) = written? else {
+            return Ok(());
+        };
+        if size < self.compact_at.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let compacted = self.compact(now);
+        drop(lock);
+        self.unwritten().compact = compacted.as_ref().err().map(ToString::to_string);
+        if compacted.is_err() {
+            // Not for each certificate: it reads the whole book.
+            self.compact_at
+                .store(size + COMPACT_AT_LEAST, Ordering::Relaxed);
+        }
+        compacted.map_err(io::Error::other)
+    }
+
+    /// Why certificates are not in the book, or what has ended still is.
+    pub fn trouble(&self) -> Option<String> {
+        let unwritten = self.unwritten();
+        unwritten
+            .append
+            .clone()
+            .or_else(|| unwritten.compact.clone())
     }
 
     /// What is good at `now`, the oldest first. Lines that cannot be read are skipped and said.
     pub fn good(&self, now: SystemTime) -> io::Result<Vec<Signed>> {
+        // Before the file is read, as what is written meanwhile is in the file.
+        let waiting = self.unwritten().records.clone();
+        self.read(now, &waiting)
+    }
+
+    /// What is good of the file and of `waiting`, each record of `waiting` once.
+    fn read(&self, now: SystemTime, waiting: &VecDeque<String>) -> io::Result<Vec<Signed>> {
+        let mut missing: BTreeSet<_> = waiting.iter().map(|record| record.trim_end()).collect();
         let mut bytes = Vec::new();
         let opened = OpenOptions::new()
             .read(true)
@@ -74,19 +139,29 @@ impl Book {
             .open(self.path());
         match opened {
             Ok(file) => {
-                file.take(BYTES_MAX * 2).read_to_end(&mut bytes)?;
+                file.take(self.bytes_max * 2).read_to_end(&mut bytes)?;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
         let lines = bytes.split(|byte| *byte == b'\n');
         let lines = lines.filter(|line| !line.is_empty());
+        let lines = lines.map(|line| str::from_utf8(line).ok());
         let (mut good, mut damaged) = (Vec::new(), 0);
+        let mut read = |line: Option<&str>| match line.and_then(Signed::read) {
+            Some(signed) if signed.leaf.not_after > now => good.push(signed),
+            Some(_ended) => {}
+            None => damaged += 1,
+        };
         for line in lines {
-            match str::from_utf8(line).ok().and_then(Signed::read) {
-                Some(signed) if signed.leaf.not_after > now => good.push(signed),
-                Some(_ended) => {}
-                None => damaged += 1,
+            if let Some(line) = line {
+                missing.remove(line);
+            }
+            read(line);
+        }
+        for record in waiting.iter().map(|record| record.trim_end()) {
+            if missing.remove(record) {
+                read(Some(record));
             }
         }
         if damaged > 0 {
@@ -95,15 +170,41 @@ impl Book {
         Ok(good)
     }
 
+    /// Writes all that waits. Returns the lock and the size of the book, or nothing if nothing waited.
+    fn append(&self) -> io::Result<Option<(File, u64)>> {
+        let lock = self.lock()?;
+        let mut unwritten = self.unwritten();
+        if unwritten.records.is_empty() {
+            return Ok(None);
+        }
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(self.path())?;
+        let before = file.metadata()?.len();
+        // A crash may have torn the last line; these stand on their own.
+        let mut text = "\n".to_owned();
+        text.extend(unwritten.records.iter().map(String::as_str));
+        if let Err(error) = file.write_all(text.as_bytes()) {
+            // Best effort: it is written again whole, and a half is a damaged line.
+            let _ = file.set_len(before);
+            return Err(error);
+        }
+        unwritten.records.clear();
+        Ok(Some((lock, file.metadata()?.len())))
+    }
+
     /// Drops what has ended; past the bound the oldest goes too, and only a question for its key misses it.
     fn compact(&self, now: SystemTime) -> Result<(), StateError> {
         let good = self
-            .good(now)
+            .read(now, &VecDeque::new())
             .map_err(|source| StateError::io("read", &self.path(), source))?;
         let lines: Vec<_> = good.iter().map(Signed::line).collect();
         let mut bytes: u64 = lines.iter().map(|line| line.len() as u64).sum();
         let is_over = |line: &&String| {
-            let over = bytes > BYTES_MAX / 2;
+            let over = bytes > self.bytes_max / 2;
             bytes -= if over { line.len() as u64 } else { 0 };
             over
         };
@@ -118,13 +219,19 @@ impl Book {
         let text: String = lines[dropped..].concat();
         let size = text.len() as u64;
         self.state.write(BOOK, text.as_bytes())?;
-        self.compact_at
-            .store((2 * size).max(COMPACT_AT_LEAST), Ordering::Relaxed);
+        let at = compact_at(size, self.bytes_max);
+        self.compact_at.store(at, Ordering::Relaxed);
         Ok(())
     }
 
     fn path(&self) -> PathBuf {
         self.state.path().join(BOOK)
+    }
+
+    fn unwritten(&self) -> MutexGuard<'_, Unwritten> {
+        self.unwritten
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Held until it is dropped. On a file of its own, as the book is replaced.
@@ -162,9 +269,22 @@ impl Signed {
     }
 
     fn line(&self) -> String {
-        let [leaf, intermediate] = self.chain.each_ref().map(|der| STANDARD.encode(der));
-        format!("{leaf} {intermediate}\n")
+        line(&self.chain[0], &self.chain[1])
     }
+}
+
+/// One record of the book.
+fn line(leaf: &[u8], intermediate: &[u8]) -> String {
+    format!(
+        "{} {}\n",
+        STANDARD.encode(leaf),
+        STANDARD.encode(intermediate)
+    )
+}
+
+/// The size at which a book of `size` bytes is compacted: half of it may have ended.
+fn compact_at(size: u64, bytes_max: u64) -> u64 {
+    (2 * size).max(COMPACT_AT_LEAST).min(bytes_max)
 }
 
 /// In the state directory.
@@ -176,6 +296,9 @@ const BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Tries for the lock, some 50 ms. Others hold it for the time of a write; what stops them must not stop this agent.
 const LOCK_TRIES: u32 = 50_000;
+
+/// Certificates that wait for a book that cannot be written: 3 MiB, some minutes of a full mesh whose leaves live a day.
+const UNWRITTEN_MAX: usize = 1024;
 
 /// Below this nothing is dropped: reading a mebibyte takes milliseconds.
 const COMPACT_AT_LEAST: u64 = 1024 * 1024;
@@ -214,6 +337,17 @@ mod tests {
         fn issue(&self, life_s: u64) {
             let life = Duration::from_secs(life_s);
             self.authority.issue(&self.id, life).unwrap();
+        }
+
+        /// The last one.
+        fn signed(&self) -> Signed {
+            self.issue(3600);
+            self.authority
+                .book
+                .good(SystemTime::now())
+                .unwrap()
+                .pop()
+                .unwrap()
         }
 
         fn text(&self) -> String {
@@ -271,7 +405,9 @@ mod tests {
         std::fs::remove_dir(&path).unwrap();
         rig.issue(60);
         assert_eq!(rig.authority.unbooked(), None);
-        assert_eq!(rig.book.good(SystemTime::now()).unwrap().len(), 1);
+        // All of them, each once.
+        assert_eq!(rig.book.good(SystemTime::now()).unwrap().len(), 4);
+        assert_eq!(rig.authority.book.good(SystemTime::now()).unwrap().len(), 4);
     }
 
     #[test]
@@ -299,5 +435,116 @@ mod tests {
             rig.book.compact_at.load(Ordering::Relaxed),
             COMPACT_AT_LEAST
         );
+    }
+
+    #[test]
+    fn what_was_signed_while_another_process_held_the_lock_is_known_and_written_later() {
+        let rig = rig();
+        let held = rig.authority.book.lock().unwrap();
+        rig.issue(3600);
+        rig.issue(3600);
+        assert!(rig.authority.unbooked().is_some());
+        let now = SystemTime::now();
+        assert_eq!(rig.authority.book.good(now).unwrap().len(), 2, "here");
+        assert_eq!(rig.book.good(now).unwrap(), [], "on the disk");
+        drop(held);
+        rig.issue(3600);
+        assert_eq!(rig.authority.unbooked(), None);
+        assert_eq!(rig.book.good(now).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn two_processes_that_sign_at_once_lose_nothing_of_each_other() {
+        let rig = rig();
+        let other = Authority::load(&rig.book.state).unwrap();
+        let both = [&rig.authority, &other];
+        std::thread::scope(|scope| {
+            for authority in both {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        authority.book.compact_at.store(1, Ordering::Relaxed);
+                        let life = Duration::from_secs(3600);
+                        authority.issue(&rig.id, life).unwrap();
+                    }
+                });
+            }
+        });
+        for authority in both {
+            authority.issue(&rig.id, Duration::from_secs(3600)).unwrap();
+        }
+        let good = rig.book.good(SystemTime::now()).unwrap();
+        assert_eq!(good.len(), 102);
+    }
+
+    #[test]
+    fn a_command_beside_the_agent_does_not_rewrite_a_book_that_is_all_good() {
+        use std::os::unix::fs::MetadataExt;
+
+        let rig = rig();
+        rig.issue(3600);
+        let copies = usize::try_from(COMPACT_AT_LEAST).unwrap() / rig.text().len() + 1;
+        std::fs::write(rig.book.path(), rig.text().repeat(copies)).unwrap();
+        let inode = || std::fs::metadata(rig.book.path()).unwrap().ino();
+        let before = inode();
+        let other = Authority::load(&rig.book.state).unwrap();
+        other.issue(&rig.id, Duration::from_secs(3600)).unwrap();
+        assert_eq!(inode(), before);
+    }
+
+    #[test]
+    fn new_files_of_the_ca_keep_what_waits_for_the_disk() {
+        let rig = rig();
+        let held = rig.authority.book.lock().unwrap();
+        rig.issue(3600);
+        drop(held);
+        let next = Authority::load(&rig.book.state).unwrap();
+        let next = next.with_book_of(&rig.authority);
+        assert!(next.unbooked().is_some());
+        next.book().flush(SystemTime::now()).unwrap();
+        assert_eq!(next.unbooked(), None);
+        assert_eq!(rig.book.good(SystemTime::now()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_book_that_cannot_be_written_for_long_forgets_the_oldest() {
+        let rig = rig();
+        let (first, last) = (rig.signed(), rig.signed());
+        std::fs::remove_file(rig.book.path()).unwrap();
+        let _held = rig.book.lock().unwrap();
+        let now = SystemTime::now();
+        let book = Book::new(&rig.book.state);
+        // Without the time that the lock costs.
+        let fill = |signed: &Signed, times: usize| {
+            let lines = std::iter::repeat_n(signed.line(), times);
+            book.unwritten().records.extend(lines);
+        };
+        fill(&first, 1);
+        assert_eq!(book.good(now).unwrap(), [first]);
+        fill(&last, UNWRITTEN_MAX - 1);
+        let add = |signed: &Signed| book.add(&signed.chain[0], &signed.chain[1], now);
+        assert!(add(&last).is_err());
+        assert_eq!(book.unwritten().records.len(), UNWRITTEN_MAX);
+        assert_eq!(book.good(now).unwrap(), [last]);
+    }
+
+    #[test]
+    fn of_a_full_book_the_oldest_go_and_of_a_small_one_none() {
+        let rig = rig();
+        let all: Vec<_> = (0..8).map(|_| rig.signed()).collect();
+        let size = rig.text().len() as u64;
+        let now = SystemTime::now();
+        let add = |book: &Book| {
+            book.compact_at.store(1, Ordering::Relaxed);
+            let last = &all[7];
+            book.add(&last.chain[0], &last.chain[1], now).unwrap();
+            book.good(now).unwrap()
+        };
+        let kept = add(&Book::with_bound(&rig.book.state, 4 * size));
+        assert_eq!(kept[..8], all);
+        // Half of the bound has room for four.
+        let kept = add(&Book::with_bound(&rig.book.state, size));
+        assert!((3..=4).contains(&kept.len()), "{}", kept.len());
+        assert_eq!(kept.last(), all.last());
+        assert!(!kept.contains(&all[0]));
     }
 }

@@ -1,12 +1,13 @@
 //! `starling ca`: certificates for other hosts, made on an issuer.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 use starling_gossip::{NodeName, ServiceName};
 
-use super::out;
+use super::{out, pause};
 use crate::ca::Authority;
 use crate::config::STATE;
 use crate::state::StateDir;
@@ -69,6 +70,7 @@ impl Issue {
         let begins = self.after.map_or(now, |after| after.max(now));
         let services = &self.services;
         authority.write_bundle_from(&bundle, &self.node, services, self.lifetime, begins)?;
+        write_book(&authority)?;
         let (dir, lifetime) = (
             bundle.path().display(),
             humantime::format_duration(self.lifetime),
@@ -86,6 +88,23 @@ impl Issue {
         ))?;
         Ok(())
     }
+}
+
+/// Waits while the agent rewrites the book. The certificates are good without it.
+fn write_book(authority: &Authority) -> io::Result<()> {
+    let until = SystemTime::now() + BOOK_WAIT;
+    while authority.unbooked().is_some() && SystemTime::now() < until {
+        pause(BOOK_PAUSE)?;
+        // The reason is kept and said below.
+        let _ = authority.book().flush(SystemTime::now());
+    }
+    if let Some(why) = authority.unbooked() {
+        out::complain(&format!(
+            "The certificates could not be noted in the book of this issuer: {why}. If one of their keys leaks, give \
+             `starling revoke` the certificate too: --certificate FILE."
+        ));
+    }
+    Ok(())
 }
 
 /// Make a host an issuer, or renew its intermediate certificate; run it where the root key is
@@ -138,6 +157,11 @@ pub(super) fn with(services: &[ServiceName]) -> String {
         _ => format!(" and services {}", names.join(", ")),
     }
 }
+
+/// The agent rewrites a full book in less.
+const BOOK_WAIT: Duration = Duration::from_secs(2);
+
+const BOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// [`crate::ca::LIFETIME`] as typed.
 pub(super) const LIFETIME: &str = "24h";
