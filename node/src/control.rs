@@ -273,7 +273,7 @@ async fn collect(mut body: Body) -> Result<Bytes, BoxError> {
 const UNDER_WAY_MAX: usize = 64;
 
 /// Bytes of a question or an answer. A document of 64 KiB in base64 is the largest.
-const BODY_BYTES_MAX: usize = 128 * 1024;
+pub(crate) const BODY_BYTES_MAX: usize = 128 * 1024;
 
 /// A question is answered from memory or a small file; what takes longer is stuck.
 const ANSWER_BUDGET: Duration = Duration::from_secs(5);

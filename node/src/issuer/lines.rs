@@ -1,6 +1,6 @@
 //! What the book of this issuer knows of a leaked key, and of the hosts that go with an issuer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -53,24 +53,32 @@ impl Booked {
         if let Some(issuer) = &question.issuer {
             let issuer = HostHash::of(issuer);
             let leaves = signed.iter().map(|signed| &signed.leaf);
-            for leaf in leaves.filter(|leaf| leaf.signers.has(issuer)) {
-                booked.hold(leaf);
-            }
+            booked.hold(leaves.filter(|leaf| leaf.signers.has(issuer)));
         }
         booked
     }
 
-    fn hold(&mut self, leaf: &Leaf) {
-        let host = leaf.host.clone().unwrap_or_default();
-        if self.holders.len() >= HOLDERS_MAX && !self.holders.contains_key(&host) {
-            self.left_out += 1;
-            return;
+    /// Lists all hosts that it can, and identities as far as there is room.
+    fn hold<'l>(&mut self, leaves: impl Iterator<Item = &'l Leaf>) {
+        let (mut left_out, mut room) = (BTreeSet::new(), IDENTITIES_BYTES);
+        for leaf in leaves {
+            let host = leaf.host.clone().unwrap_or_default();
+            if self.holders.len() >= HOSTS_MAX && !self.holders.contains_key(&host) {
+                left_out.insert(host);
+                continue;
+            }
+            let identities = self.holders.entry(host).or_default();
+            let id = leaf.id.to_string();
+            if identities.contains(&id) || identities.len() >= IDENTITIES_MAX {
+                continue;
+            }
+            // Quotes and a comma.
+            if let Some(left) = room.checked_sub(id.len() + 3) {
+                room = left;
+                identities.push(id);
+            }
         }
-        let identities = self.holders.entry(host).or_default();
-        let id = leaf.id.to_string();
-        if !identities.contains(&id) && identities.len() < IDENTITIES_MAX {
-            identities.push(id);
-        }
+        self.left_out = left_out.len();
     }
 }
 
@@ -104,11 +112,14 @@ pub async fn lines(host: Arc<Host>, peer: Leaf, question: LineQuestion) -> Resul
     Ok(Booked::of(&signed, &question))
 }
 
-/// Hosts that are listed: those of a full mesh.
-const HOLDERS_MAX: usize = 512;
+/// Hosts that are listed: those of a full mesh. With names of 63 characters they are 35 KiB of an answer's 128.
+const HOSTS_MAX: usize = 512;
 
 /// Of one host; an operator is shown the host.
 const IDENTITIES_MAX: usize = 8;
+
+/// Of all identities together: what hosts and the certificate leave of an answer, with some to spare.
+const IDENTITIES_BYTES: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -119,6 +130,7 @@ mod tests {
 
     use super::*;
     use crate::ca::Authority;
+    use crate::control::BODY_BYTES_MAX;
     use crate::state::{StateDir, TRUST};
 
     struct Mesh {
@@ -223,5 +235,50 @@ mod tests {
             BTreeMap::from([("n2".to_owned(), vec![mesh.id.to_string()])])
         );
         assert_eq!(mesh.ask(&signed_by("n2")), Booked::default());
+    }
+
+    /// Leaves of nodes with so many services each, the longest names there are. Only the names count here.
+    fn full(mesh: &Mesh, hosts: usize, services: usize) -> Vec<Signed> {
+        let one = &mesh.signed()[0];
+        let domain = TrustDomain::parse(&"d".repeat(63)).unwrap();
+        let mut signed = Vec::new();
+        for nth in 0..hosts {
+            let host = format!("{nth:03}{}", "h".repeat(60));
+            let node = SpiffeId::node(&domain, &host).unwrap();
+            let services = (0..services).map(|service| {
+                let name = format!("{service:03}{}", "s".repeat(60));
+                SpiffeId::service(&domain, &name).unwrap()
+            });
+            for id in std::iter::once(node).chain(services) {
+                let mut one = one.clone();
+                (one.leaf.id, one.leaf.host) = (id, Some(host.clone()));
+                signed.push(one);
+            }
+        }
+        signed
+    }
+
+    #[test]
+    fn the_hosts_of_an_issuer_of_a_full_mesh_fit_an_answer() {
+        let mesh = Mesh::new();
+        let signed = full(&mesh, HOSTS_MAX, 128);
+        let booked = Booked::of(&signed, &signed_by("n1"));
+        assert_eq!((booked.holders.len(), booked.left_out), (HOSTS_MAX, 0));
+        let size = serde_json::to_vec(&booked).unwrap().len();
+        assert!(size <= BODY_BYTES_MAX, "{size}");
+        assert!(
+            booked
+                .holders
+                .values()
+                .any(|identities| !identities.is_empty())
+        );
+    }
+
+    #[test]
+    fn a_host_that_is_left_out_counts_once_whatever_it_holds() {
+        let mesh = Mesh::new();
+        let signed = full(&mesh, HOSTS_MAX + 2, 5);
+        let booked = Booked::of(&signed, &signed_by("n1"));
+        assert_eq!((booked.holders.len(), booked.left_out), (HOSTS_MAX, 2));
     }
 }
