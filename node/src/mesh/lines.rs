@@ -23,7 +23,9 @@ impl KnownLines {
             }
         }
         let newest = lines.entry(whose).or_insert_with(|| leaf.clone());
-        if newest.not_after <= leaf.not_after {
+        // Not the one that ends last: a host may have been invited anew for a shorter life.
+        let made = |leaf: &Leaf| (leaf.not_before, leaf.not_after);
+        if made(newest) <= made(leaf) {
             *newest = leaf.clone();
         }
     }
@@ -71,5 +73,25 @@ mod tests {
         let now = SystemTime::now();
         assert_eq!(known.good(now), [new.clone(), other.leaf().clone()]);
         assert_eq!(known.good(old.not_after), [new]);
+    }
+
+    #[test]
+    fn a_host_that_was_invited_anew_for_a_shorter_life_is_known_by_its_new_line() {
+        let ca = Ca::new();
+        let domain = TrustDomain::parse("test.example").unwrap();
+        let id = SpiffeId::node(&domain, "n2").unwrap();
+        let old = ca.svid(&id).leaf().clone();
+        let new = Leaf {
+            not_before: old.not_before + Duration::from_secs(5),
+            not_after: old.not_after - Duration::from_secs(60),
+            ..ca.svid(&id).leaf().clone()
+        };
+        for order in [[&old, &new], [&new, &old]] {
+            let known = KnownLines::default();
+            for leaf in order {
+                known.note(leaf);
+            }
+            assert_eq!(known.good(SystemTime::now()), [new.clone()]);
+        }
     }
 }
