@@ -120,3 +120,6 @@ async fn ask(
 const BUDGET: Duration = Duration::from_secs(1);
 
 const PAUSE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests;

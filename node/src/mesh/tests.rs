@@ -111,7 +111,7 @@ impl Network for Loopback {
 
 /// 128 services with the longest names, each with the longest line, signed by the issuers of 32 hosts.
 #[tokio::test]
-async fn the_largest_node_fits_its_record() {
+async fn the_largest_node_fits_its_record_and_others_learn_it() {
     let net = Loopback::new();
     let root = StateDir::open(&net.state_dir.path().join("state")).unwrap();
     let long = |letter: char, n: usize| format!("{n:02}{}", letter.to_string().repeat(61));
@@ -173,14 +173,41 @@ async fn the_largest_node_fits_its_record() {
             .collect(),
         calls: Vec::new(),
     };
-    let port = net.port("n1").await;
-    let started = Membership::start(
-        Settings::new(net.trust_domain.as_str()),
-        port.carrier,
-        Arc::new(BundleVerifier::new(identities)),
-        local,
-    );
-    started.unwrap().close().await;
+    let (port, other) = (net.port(&host).await, net.port("n1").await);
+    let local = Local {
+        addrs: vec![port.addr],
+        ..local
+    };
+    let receiving = Local {
+        node: other.name,
+        signer: other.signer,
+        addrs: vec![other.addr],
+        services: Vec::new(),
+        ..local.clone()
+    };
+    let settings = Settings::new(net.trust_domain.as_str());
+    let seeded = Settings {
+        seeds: vec![port.addr.to_string()],
+        ..settings.clone()
+    };
+    let verifier = Arc::new(BundleVerifier::new(identities));
+    let sender = Membership::start(settings, port.carrier, verifier, local).unwrap();
+    let receiver = Membership::start(seeded, other.carrier, other.verifier, receiving).unwrap();
+    let mut changes = receiver.changes();
+    let arrived = async {
+        loop {
+            let catalogue = receiver.catalogue();
+            let services = catalogue.services.values();
+            if services.filter(|all| all.len() == 1).count() == 128 {
+                break;
+            }
+            changes.changed().await.unwrap();
+        }
+    };
+    let arrived = tokio::time::timeout(Duration::from_secs(20), arrived).await;
+    arrived.expect("the other node learns all services");
+    sender.close().await;
+    receiver.close().await;
 }
 
 #[tokio::test]

@@ -1,9 +1,13 @@
 use super::questions::{About, Afresh, DIAL_BACK, SECOND_OPINION};
 use super::*;
+use crate::ca::{Authority, LIFETIME};
 use crate::check::peers::{Back, Pong};
 use crate::control::{Control, ControlError};
+use crate::issuer::Role;
+use crate::state::StateDir;
 use crate::testing::{Agent as Node, Ca, all_know_all};
 use starling_gossip::NodeName;
+use starling_transport::{Revocations, SpiffeId};
 
 async fn three() -> [Node; 3] {
     let (ca, control) = (Ca::new(), || Control::new(handlers().into()));
@@ -90,4 +94,36 @@ async fn others_are_asked_of_a_node_that_is_silent() {
         opinions.len() == 1 && opinions[0].node == "b" && opinions[0].pong.is_err(),
         "{silent:?}"
     );
+}
+
+#[tokio::test]
+async fn an_issuer_knows_a_key_that_was_revoked_without_its_line() {
+    let ca = Ca::new();
+    let node = ca.agent("n1", "web", &[], Control::new(handlers().into()));
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::create(&dir.path().join("state")).unwrap();
+    Authority::add_issuer(&ca.state, &state, &NodeName::parse("n1").unwrap()).unwrap();
+    let role = Arc::new(Role::load(&state).unwrap());
+    node.host.issuer.store(Some(role.clone()));
+    let id = SpiffeId::parse("spiffe://test.example/node/n9").unwrap();
+    let mut leaves = Vec::new();
+    for _ in 0..2 {
+        role.authority().issue(&id, LIFETIME).unwrap();
+        let book = role.authority().book().good(SystemTime::now()).unwrap();
+        leaves.push(book.last().unwrap().leaf.clone());
+    }
+    assert_eq!(lines(&node.host).await, Lines::default());
+    let mut revocations = Revocations::default();
+    revocations.add_key(leaves[1].key_hash);
+    node.host.identities.revoke(revocations.clone());
+    let loose = LooseKey {
+        key: leaves[1].key_hash.to_string(),
+        identity: id.to_string(),
+        host: Some("n9".to_owned()),
+    };
+    assert_eq!(lines(&node.host).await.loose_keys, [loose]);
+    // As the command of the finding does.
+    revocations.add_line(leaves[1].line.as_ref().unwrap().name, id);
+    node.host.identities.revoke(revocations);
+    assert_eq!(lines(&node.host).await, Lines::default());
 }
