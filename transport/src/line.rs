@@ -85,6 +85,12 @@ impl HostHash {
     }
 }
 
+impl fmt::Display for HostHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 impl Signers {
     /// Adds an intermediate by the host of its issuer and the start of its validity.
     pub fn add(&mut self, host: HostHash, not_before: SystemTime) {

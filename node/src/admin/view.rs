@@ -131,6 +131,10 @@ pub struct Svid {
     pub key: String,
     /// The line that it belongs to, if it names one.
     pub line: Option<String>,
+    /// The hosts whose issuers signed any certificate of the line: revoking one of these issuers revokes this certificate. A host that
+    /// is not known here is named by the first digits of its hash.
+    #[serde(default)]
+    pub signers: Vec<String>,
     /// Why this node knows that it is revoked.
     pub revoked: Option<String>,
 }

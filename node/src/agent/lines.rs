@@ -48,9 +48,22 @@ pub(super) async fn find(host: Arc<Host>, question: LineQuestion) -> LineAnswer 
             let host = leaf.host.clone().unwrap_or_default();
             holders.entry(host).or_default().insert(leaf.id.to_string());
         }
+        let seen = known.iter().filter_map(|leaf| {
+            let whose = (leaf.host.as_deref()?, leaf.id.as_str());
+            Some((whose, unix_s(leaf.issued())))
+        });
+        let seen: BTreeMap<_, _> = seen.collect();
         for (host, identities) in booked.iter().flat_map(|booked| &booked.holders) {
-            let known = holders.entry(host.clone()).or_default();
-            known.extend(identities.iter().cloned());
+            // A host that was set up anew since is done.
+            let is_left = |(id, booked): &(&String, &u64)| {
+                let seen = seen.get(&(host.as_str(), id.as_str()));
+                seen.is_none_or(|seen| seen < *booked)
+            };
+            let left: Vec<_> = identities.iter().filter(is_left).collect();
+            if !left.is_empty() {
+                let held = holders.entry(host.clone()).or_default();
+                held.extend(left.into_iter().map(|(id, _)| id.clone()));
+            }
         }
     }
     let is_issuer =

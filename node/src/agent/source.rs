@@ -4,6 +4,7 @@ mod documents;
 mod operators;
 mod routes;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use starling_gossip::{Caps, Catalogue, DocumentKey, Instance, Liveness, Member, NodeName, State};
-use starling_transport::{Identities, Refusal, RefusedByPeer, Svid};
+use starling_transport::{HostHash, Refusal, RefusedByPeer, Svid};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -156,7 +157,7 @@ impl Source for View {
             zone: config.zone.clone(),
             svids: std::iter::once(&set.node)
                 .chain(set.services.values())
-                .map(|held| svid(held, &self.host.identities))
+                .map(|held| svid(held, &self.host))
                 .collect(),
             renewal: host.renewal_trouble.load().as_deref().map(renewal),
             issuer: host.issuer.load().as_deref().map(|role| view::Issuer {
@@ -347,9 +348,19 @@ impl Source for View {
     }
 }
 
-fn svid(svid: &Svid, identities: &Identities) -> view::Svid {
+fn svid(svid: &Svid, host: &Host) -> view::Svid {
     let leaf = svid.leaf();
-    let refusal = identities.judge_own(svid.id()).err();
+    let catalogue = host.membership.catalogue();
+    let names = catalogue.members.keys().map(|name| name.as_str());
+    let names: BTreeMap<_, _> = names.map(|name| (HostHash::of(name), name)).collect();
+    let signers = leaf
+        .signers
+        .iter()
+        .map(|(signer, _)| match names.get(&signer) {
+            Some(name) => (*name).to_owned(),
+            None => format!("unknown ({signer})"),
+        });
+    let refusal = host.identities.judge_own(svid.id()).err();
     let refusal =
         refusal.filter(|refusal| matches!(refusal, Refusal::Revoked | Refusal::RevokedIssuer));
     view::Svid {
@@ -357,6 +368,7 @@ fn svid(svid: &Svid, identities: &Identities) -> view::Svid {
         seconds_left: seconds_until(leaf.not_after),
         key: leaf.key_hash.to_string(),
         line: leaf.line.as_ref().map(|line| line.name.to_string()),
+        signers: signers.collect(),
         revoked: refusal.map(|refusal| refusal.to_string()),
     }
 }

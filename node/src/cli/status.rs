@@ -132,11 +132,12 @@ fn refusal(refused: &view::RefusedByPeer) -> String {
 }
 
 fn certificates(svids: &[view::Svid]) -> String {
-    let mut table = Table::new(["CERTIFICATE", "ENDS"]);
+    let mut table = Table::new(["CERTIFICATE", "ISSUERS IN ITS LINE", "ENDS"]);
     for svid in svids {
         let ends = ends(svid.seconds_left);
         table.row([
             svid.identity.clone(),
+            svid.signers.join(", "),
             match &svid.revoked {
                 Some(why) => format!("{ends}, but here it counts as REVOKED: {why}"),
                 None => ends,
@@ -229,6 +230,7 @@ mod tests {
                     seconds_left: 80_000,
                     key: "sha256:00".into(),
                     line: Some("11".into()),
+                    signers: vec!["n1".into(), "n3".into()],
                     revoked: Some("the certificate is revoked".into()),
                 },
                 view::Svid {
@@ -236,6 +238,7 @@ mod tests {
                     seconds_left: -61,
                     key: "sha256:01".into(),
                     line: None,
+                    signers: Vec::new(),
                     revoked: None,
                 },
             ],
@@ -321,9 +324,9 @@ error: web.toml:1: unknown key `x`
 For 10.0.0.2:7400, spiffe://example.org/svc/web HAS EXPIRED (5s ago).
   hint: renew it, or put the clock right, here or there: `timedatectl`
 
-CERTIFICATE                   ENDS
-spiffe://example.org/node/n1  in 22h 13m, but here it counts as REVOKED: the certificate is revoked
-spiffe://example.org/svc/web  1m 1s ago
+CERTIFICATE                   ISSUERS IN ITS LINE  ENDS
+spiffe://example.org/node/n1  n1, n3               in 22h 13m, but here it counts as REVOKED: the certificate is revoked
+spiffe://example.org/svc/web  -                    1m 1s ago
 
 Not renewed for 2h 1m: spiffe://example.org/node/n1: no issuer is known and alive
 Bring an issuer back before it ends, or make one: `starling ca add-issuer`.

@@ -17,14 +17,16 @@ use crate::admin::view::LineQuestion;
 use crate::ca::Signed;
 use crate::control::Refused;
 use crate::host::Host;
+use crate::mesh::unix_s;
 
 /// What one issuer knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Booked {
     /// The certificate with the key, or of the name the one whose line began last; and its issuer's. DER, base64.
     certificate: Option<[String; 2]>,
-    /// Hosts, and their identities with leaves that the issuer in question signed.
-    pub holders: BTreeMap<String, Vec<String>>,
+    /// Hosts, and those of their identities whose newest leaf here has the issuer in question in its line; with the time when that
+    /// leaf was issued, in seconds since 1970.
+    pub holders: BTreeMap<String, BTreeMap<String, u64>>,
     /// So many hosts more.
     pub left_out: usize,
 }
@@ -52,8 +54,15 @@ impl Booked {
             found.map(|found| found.chain.each_ref().map(|der| STANDARD.encode(der)));
         if let Some(issuer) = &question.issuer {
             let issuer = HostHash::of(issuer);
-            let leaves = signed.iter().map(|signed| &signed.leaf);
-            booked.hold(leaves.filter(|leaf| leaf.signers.has(issuer)));
+            let mut newest: BTreeMap<_, &Leaf> = BTreeMap::new();
+            for leaf in signed.iter().map(|signed| &signed.leaf) {
+                let of = newest.entry((&leaf.host, &leaf.id)).or_insert(leaf);
+                if of.issued() <= leaf.issued() {
+                    *of = leaf;
+                }
+            }
+            let newest = newest.into_values();
+            booked.hold(newest.filter(|leaf| leaf.signers.has(issuer)));
         }
         booked
     }
@@ -69,13 +78,13 @@ impl Booked {
             }
             let identities = self.holders.entry(host).or_default();
             let id = leaf.id.to_string();
-            if identities.contains(&id) || identities.len() >= IDENTITIES_MAX {
+            if identities.len() >= IDENTITIES_MAX {
                 continue;
             }
-            // Quotes and a comma.
-            if let Some(left) = room.checked_sub(id.len() + 3) {
+            // Quotes, a colon, a time, a comma.
+            if let Some(left) = room.checked_sub(id.len() + 16) {
                 room = left;
-                identities.push(id);
+                identities.insert(id, unix_s(leaf.issued()));
             }
         }
         self.left_out = left_out.len();
@@ -230,11 +239,31 @@ mod tests {
             .issue(&mesh.id, Duration::from_secs(60))
             .unwrap();
         let booked = mesh.ask(&signed_by("n1"));
+        let newest = mesh.signed()[1].leaf.issued();
+        let identities = BTreeMap::from([(mesh.id.to_string(), unix_s(newest))]);
         assert_eq!(
             booked.holders,
-            BTreeMap::from([("n2".to_owned(), vec![mesh.id.to_string()])])
+            BTreeMap::from([("n2".to_owned(), identities)])
         );
         assert_eq!(mesh.ask(&signed_by("n2")), Booked::default());
+    }
+
+    #[test]
+    fn a_host_that_was_set_up_anew_was_listed_by_its_old_line() {
+        let mesh = Mesh::new();
+        let mut line = crate::ca::new_line(SystemTime::now()).unwrap();
+        line.signers.add(HostHash::of("n0"), SystemTime::now());
+        let terms = crate::ca::Terms {
+            host: None,
+            lifetime: Duration::from_secs(600),
+            line,
+        };
+        mesh.authority.issue_on(&mesh.id, &terms).unwrap();
+        assert_eq!(mesh.ask(&signed_by("n0")).holders.len(), 1);
+        mesh.authority
+            .issue(&mesh.id, Duration::from_secs(60))
+            .unwrap();
+        assert_eq!(mesh.ask(&signed_by("n0")).holders.len(), 0);
     }
 
     /// Leaves of nodes with so many services each, the longest names there are. Only the names count here.

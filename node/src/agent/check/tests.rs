@@ -112,7 +112,7 @@ async fn an_issuer_knows_a_key_that_was_revoked_without_its_line() {
         let book = role.authority().book().good(SystemTime::now()).unwrap();
         leaves.push(book.last().unwrap().leaf.clone());
     }
-    assert_eq!(lines(&node.host).await, Lines::default());
+    assert!(lines(&node.host).await.judge().is_empty());
     let mut revocations = Revocations::default();
     revocations.add_key(leaves[1].key_hash);
     node.host.identities.revoke(revocations.clone());
@@ -125,5 +125,5 @@ async fn an_issuer_knows_a_key_that_was_revoked_without_its_line() {
     // As the command of the finding does.
     revocations.add_line(leaves[1].line.as_ref().unwrap().name, id);
     node.host.identities.revoke(revocations);
-    assert_eq!(lines(&node.host).await, Lines::default());
+    assert!(lines(&node.host).await.judge().is_empty());
 }

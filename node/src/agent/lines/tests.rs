@@ -174,6 +174,14 @@ async fn the_hosts_of_an_issuer_come_from_gossip_and_from_books() {
     let own = &answer.holders[2].identities;
     assert_eq!(own[0], "spiffe://test.example/node/n3");
     assert!(!own.contains(&web), "it names no host");
+    // What a book holds of a host is old news if this node has seen a newer leaf; what it has not seen is listed.
+    let n2 = "spiffe://test.example/node/n2";
+    for (issued, is_listed) in [(1, false), (4_000_000_000_u64, true)] {
+        is_now(json!({"holders": {"n2": {n2: issued}}, "left_out": 0}));
+        let answer = mesh.ask(about("n7")).await;
+        assert_eq!(answer.holders.len() == 1, is_listed, "{answer:?}");
+    }
+    is_now(json!({"holders": {}, "left_out": 0}));
     let answer = mesh.ask(about("n3")).await;
     assert!(!answer.is_issuer && !answer.own);
     assert_eq!((answer.holders, answer.not_asked), (vec![], vec![]));
