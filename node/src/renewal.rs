@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::ca::{self, Asking, CaError, Life, Terms};
 use crate::control::{ControlError, Refused};
 use crate::host::Host;
-use crate::issuer::{Renewal, Renewed};
+use crate::issuer::{Renewal, Renewed, Role};
 use crate::state::{NODE_CHAIN, NODE_KEY, StateDir, StateError, service_files};
 use crate::telemetry::metrics;
 
@@ -162,16 +162,17 @@ impl Renewer {
         let (host, id) = (&self.host, &leaf.id);
         let mut failed = RenewalError::NoIssuer;
         if let Some(role) = host.issuer.load_full() {
-            let terms = Terms {
-                host: Some(host.node.as_str()),
-                lifetime: host.config.load().issuer.lifetime,
-                line: Line::renewed(leaf, ca::line_name()?),
-            };
-            match role.authority().sign(id, &asking.request, &terms) {
-                Ok(leaf) => {
-                    let issuer = role.authority().intermediate_pem().to_owned();
-                    return Ok((host.node.clone(), Renewed { leaf, issuer }));
-                }
+            let lifetime = host.config.load().issuer.lifetime;
+            match sign_own(
+                role,
+                leaf,
+                asking.request.clone(),
+                lifetime,
+                host.node.clone(),
+            )
+            .await
+            {
+                Ok(renewed) => return Ok((host.node.clone(), renewed)),
                 Err(error) => failed = error.into(),
             }
         }
@@ -234,6 +235,29 @@ pub fn due(leaf: &Leaf) -> SystemTime {
     let life = Life::of(leaf);
     let die = leaf.serial.last().copied().unwrap_or_default();
     life.begins + life.length.mul_f64(0.5 + f64::from(die) / 2560.0)
+}
+
+/// Signs on a thread that may wait for the disk: the book of an issuer may be large.
+async fn sign_own(
+    role: Arc<Role>,
+    leaf: &Leaf,
+    request: Vec<u8>,
+    lifetime: Duration,
+    node: NodeName,
+) -> Result<Renewed, CaError> {
+    let (id, line) = (leaf.id.clone(), Line::renewed(leaf, ca::line_name()?));
+    let sign = move || {
+        let terms = Terms {
+            host: Some(node.as_str()),
+            lifetime,
+            line,
+        };
+        let leaf = role.authority().sign(&id, &request, &terms)?;
+        let issuer = role.authority().intermediate_pem().to_owned();
+        Ok(Renewed { leaf, issuer })
+    };
+    let signed = tokio::task::spawn_blocking(sign).await;
+    signed.unwrap_or_else(|panicked| Err(CaError::Ended(panicked.to_string())))
 }
 
 fn all(set: &IdentitySet) -> impl Iterator<Item = &Svid> {

@@ -64,6 +64,8 @@ pub enum CaError {
         humantime::format_duration(BACKDATED)
     )]
     LineAhead,
+    #[error("the signing ended: {0}")]
+    Ended(String),
     #[error("no random bytes from the kernel")]
     Random(#[source] std::io::Error),
     #[error(transparent)]

@@ -55,14 +55,20 @@ pub async fn renew(host: Arc<Host>, peer: Leaf, renewal: Renewal) -> Result<Rene
     let request = STANDARD.decode(&renewal.request);
     let request = request.map_err(|error| Refused::bad_question(error.to_string()))?;
     let lifetime = host.config.load().issuer.lifetime;
-    let signed = ca::line_name().and_then(|name| {
-        let terms = Terms {
-            host: peer.host.as_deref(),
-            lifetime,
-            line: Line::renewed(&peer, name),
-        };
-        role.authority().sign(&peer.id, &request, &terms)
-    });
+    let sign = {
+        let (role, peer) = (role.clone(), peer.clone());
+        move || {
+            let terms = Terms {
+                host: peer.host.as_deref(),
+                lifetime,
+                line: Line::renewed(&peer, ca::line_name()?),
+            };
+            role.authority().sign(&peer.id, &request, &terms)
+        }
+    };
+    // It writes to the book of this issuer, which may be large.
+    let signed = tokio::task::spawn_blocking(sign).await;
+    let signed = signed.map_err(|error| Refused::internal(error.to_string()))?;
     let leaf = signed.map_err(|error| match error {
         CaError::Request(error) => Refused::bad_question(error.to_string()),
         CaError::LineFull(error) => Refused::new(

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -48,12 +49,23 @@ impl Program {
             .spawn()
     }
 
+    /// Starting one waits until it runs the program: a child that is stopped before must not stop the agent.
+    async fn spawn_within(&self, wait: Duration) -> Result<Child, String> {
+        let this = self.clone();
+        let spawned = tokio::task::spawn_blocking(move || this.spawn());
+        match timeout(wait, spawned).await {
+            Ok(Ok(spawned)) => spawned.map_err(|error| error.to_string()),
+            Ok(Err(panicked)) => Err(panicked.to_string()),
+            Err(_elapsed) => Err(format!("it did not begin within {wait:?}")),
+        }
+    }
+
     async fn check(&self, texts: &[Text], patience: Patience) -> Ending {
         let mut ending = Ending::default();
-        let mut child = match self.spawn() {
+        let mut child = match self.spawn_within(patience.to_begin()).await {
             Ok(child) => child,
-            Err(error) => {
-                ending.end = End::Stopped(format!("no child process can be started: {error}"));
+            Err(why) => {
+                ending.end = End::Stopped(format!("no child process can be started: {why}"));
                 return ending;
             }
         };
