@@ -106,6 +106,8 @@ pub struct Receipt {
     pub hash: [u8; 32],
     /// How many revisions came together.
     pub rows: usize,
+    /// Whether they were not held before.
+    pub is_news: bool,
 }
 
 /// Why a document was not taken. Nothing changed.
@@ -263,6 +265,7 @@ fn why(refusal: Refusal) -> &'static str {
             "an operator's key is revoked by a key of a smaller rank, by itself, or by the root"
         }
         Refusal::OwnRevocation => "a key cannot take its own revocation back",
+        Refusal::NotItsSigner => "only the operator's key that signed it takes it back",
         Refusal::Full => {
             "its operator's share is full (512 documents of a kind, 1 MiB with their signatures)"
         }

@@ -153,6 +153,8 @@ pub enum Refusal {
     Rank,
     /// A key takes its own revocation back.
     OwnRevocation,
+    /// A key takes back what another one said of an operator.
+    NotItsSigner,
 }
 
 impl Refusal {
@@ -187,6 +189,7 @@ impl Refusal {
             Self::Number => "number",
             Self::Rank => "rank",
             Self::OwnRevocation => "own_revocation",
+            Self::NotItsSigner => "not_its_signer",
         }
     }
 

@@ -127,7 +127,9 @@ fn what_is_applied_on_one_node_is_in_force_on_all() {
     shop.wait_all(3, "in force");
     shop.wait_status(200);
     let history = n1.must(&["history", KEY]);
-    assert_eq!(history.lines().count(), 4, "{history}");
+    let (table, keys) = history.split_once("\n\n").expect("keys stand below");
+    assert_eq!(table.lines().count(), 4, "{history}");
+    assert!(keys.contains("sha256:"), "{history}");
     assert!(history.contains("in force"), "{history}");
     let printed = n1.must(&["get", KEY]);
     let edited = shop.mesh.scratch().write("edited.toml", &printed);
@@ -145,7 +147,7 @@ fn what_is_applied_on_one_node_is_in_force_on_all() {
     assert!(gone.contains("deleted since revision 4"), "{gone}");
     // A deletion keeps no history.
     let gone = error(&n2.operate(&["rollback", KEY, "--key", &alice, "--yes"]));
-    assert!(gone.contains("is not held"), "{gone}");
+    assert!(gone.contains("keeps no history"), "{gone}");
     n2.must(&["apply", "-f", &web, "--key", &alice, "--yes"]);
     shop.wait_status(200);
     assert!(
@@ -314,6 +316,32 @@ fn what_is_held_back_denies_and_is_seen_on_every_node() {
         let status = n1.show("status", &[]).unwrap_or_default();
         !status.contains("not in force")
     });
+}
+
+#[test]
+fn a_reader_who_went_away_ended_a_command_before_it_had_signed() {
+    need!(Need::Agent, Need::Program("nginx"));
+    let _turn = turn::shared();
+    let shop = Shop::open();
+    let n1 = shop.node("n1");
+    let alice = shown(&shop.mesh.operator("alice", "policy"));
+    let mut apply = Command::new("/bin/sh");
+    // The reader has ended before anything is written.
+    apply.args([
+        "-c",
+        "{ sleep 0.3; \"$0\" \"$@\"; echo \"exit $?\" >&2; } | exec true",
+    ]);
+    apply
+        .arg(program::agent())
+        .args(["apply", "-f", &shop.file("web")]);
+    apply
+        .args(["--key", &alice, "--yes", "--socket"])
+        .arg(n1.socket());
+    let output = apply.output().expect("there is a shell");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("exit 0"), "{said}");
+    shop.wait_all(1, "in force");
+    shop.wait_status(200);
 }
 
 #[test]

@@ -81,17 +81,22 @@ impl Library {
             revision: first.revision,
             hash: first.hash,
             rows: revisions.len(),
+            is_news: true,
         };
         let _turn = self.writing.lock().await;
         let documents = self.documents.load_full();
-        check_submitted(&documents, &revisions)?;
-        if revisions
-            .iter()
-            .all(|held| documents.find(&held.hash).is_some())
-        {
-            // What a list names may be handed over twice.
-            return Ok(receipt);
+        // What counts, or what a list names, may be handed over twice; an older revision is refused.
+        let is_held = |new: &Arc<Revision>| {
+            let is_newest = new.revision == documents.newest_revision(&new.key);
+            documents.find(&new.hash).is_some() && (is_newest || is_listed(&documents, new))
+        };
+        if revisions.iter().all(is_held) {
+            return Ok(Receipt {
+                is_news: false,
+                ..receipt
+            });
         }
+        check_submitted(&documents, &revisions)?;
         let count = revisions.len();
         let (documents, news) = documents.with(revisions);
         if news.len() < count {
@@ -280,13 +285,19 @@ async fn blocking<T: Send + 'static>(
     done.unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
 }
 
+/// Whether a list says that a revision stays.
+fn is_listed(documents: &Documents, revision: &Revision) -> bool {
+    documents.operators.mark(&revision.hash) == Some(super::operators::Mark::Keep)
+}
+
 /// Whether what an operator hands over may be taken: its number is the next one, its key is not revoked and may say it, and there
 /// is room. What a list names is taken in any case: it is lost here.
 fn check_submitted(documents: &Documents, revisions: &[Arc<Revision>]) -> Result<(), SubmitError> {
     let operators = &documents.operators;
-    let is_listed =
-        |revision: &Revision| operators.mark(&revision.hash) == Some(super::operators::Mark::Keep);
-    if revisions.iter().all(|revision| is_listed(revision)) {
+    if revisions
+        .iter()
+        .all(|revision| is_listed(documents, revision))
+    {
         return Ok(());
     }
     for revision in revisions {

@@ -208,9 +208,9 @@ fn check_deletion(document: &DocumentKey, signer: &[u8; 32]) -> Result<(), Refus
     let mut words = document.name.as_str().split('-');
     let (about, by) = (words.next().unwrap_or_default(), words.next());
     match document.kind.as_str() {
-        OPERATOR_REVOCATION if by != Some(signed_by) => Err(Refusal::Malformed),
+        OPERATOR_REVOCATION if by != Some(signed_by) => Err(Refusal::NotItsSigner),
         OPERATOR_REVOCATION if about == signed_by => Err(Refusal::OwnRevocation),
-        RETENTION if by != Some(signed_by) => Err(Refusal::Malformed),
+        RETENTION if by != Some(signed_by) => Err(Refusal::NotItsSigner),
         _ => Ok(()),
     }
 }

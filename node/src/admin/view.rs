@@ -306,6 +306,9 @@ pub struct Receipt {
     pub kind: String,
     pub name: String,
     pub revision: u64,
+    /// False if the agent held it before.
+    #[serde(default)]
+    pub is_news: bool,
 }
 
 /// Whose pass opens a dashboard.

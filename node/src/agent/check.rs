@@ -83,7 +83,7 @@ fn held(host: &Host) -> Vec<Certificate> {
     let svids = std::iter::once(&set.node).chain(set.services.values());
     let leaf = |leaf: &starling_transport::Leaf| {
         let name = leaf.id.to_string();
-        Certificate::new(name, Kind::Leaf, leaf.not_before, leaf.not_after, now)
+        Certificate::new(name, Kind::Leaf, leaf.issued(), leaf.not_after, now)
     };
     let mut held: Vec<_> = svids.map(|svid| leaf(svid.leaf())).collect();
     if let Some(role) = host.issuer.load_full() {

@@ -150,7 +150,8 @@ pub(crate) fn refusal(why: &str) -> (&'static str, &'static str) {
     match why {
         "revoked" => (
             "is revoked",
-            "an operator threw it out; `starling get` on another host says why, and a host that is set up anew can be invited again",
+            "an operator threw it out, and `starling get` on another host says why; to bring this host back: `starling invite` on an issuer, then \
+             here stop the agent, `starling join TOKEN`, and start the agent",
         ),
         "expired" => (
             "has expired",

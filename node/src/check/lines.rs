@@ -64,7 +64,8 @@ impl Lines {
                 match &self.own_issue {
                     // No issuer invites itself, and it may be the only one.
                     Some(issue) => format!("`starling get` shows the revocation and its reason; to bring this host back, run `{issue}` here"),
-                    None => "`starling get` shows the revocation and its reason; to bring the host back, `starling invite` on an issuer and `starling join` here".to_owned(),
+                    None => "`starling get` shows the revocation and its reason; to bring this host back: `starling invite` on an issuer, then here stop the \
+                             agent, `starling join TOKEN`, and start the agent".to_owned(),
                 },
             )
         })

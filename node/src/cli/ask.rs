@@ -56,6 +56,9 @@ impl Ask {
                 Err(error) => out::complain(&format!("{error:#}")),
                 Ok(()) => {}
             }
+            if out::is_closed() {
+                return Ok(());
+            }
             pause(WATCH_PAUSE)?;
         }
     }

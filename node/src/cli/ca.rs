@@ -1,14 +1,14 @@
 //! `starling ca`: certificates for other hosts, made on an issuer.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 use starling_gossip::{NodeName, ServiceName};
 
 use super::{out, pause};
-use crate::ca::Authority;
+use crate::ca::{Authority, CaError, ROOT_KEY};
 use crate::config::STATE;
 use crate::state::StateDir;
 
@@ -84,7 +84,8 @@ impl Issue {
             return Ok(());
         }
         out::say(&format!(
-            "Copy it to that host as its state directory: `rsync -a {dir}/ HOST:{STATE}/`."
+            "Copy it to that host as its state directory: {}.",
+            copy(&dir.to_string())
         ))?;
         Ok(())
     }
@@ -125,8 +126,7 @@ struct AddIssuer {
 
 impl AddIssuer {
     fn run(self) -> anyhow::Result<()> {
-        let root = StateDir::open(&self.state)?;
-        Authority::check_root_key(&root)?;
+        let root = root_state(&self.state)?;
         let bundle = StateDir::create(&self.out)?;
         let authority = Authority::add_issuer(&root, &bundle, &self.node)?;
         let dir = bundle.path().display();
@@ -141,11 +141,32 @@ impl AddIssuer {
         ))?;
         if bundle != root {
             out::say(&format!(
-                "Copy it into the state directory of that host: `rsync -rp {dir}/ root@HOST:{STATE}/`, and remove {dir}."
+                "Copy it into the state directory of that host: {}; then remove {dir}.",
+                copy(&dir.to_string())
             ))?;
         }
         Ok(())
     }
+}
+
+/// How a bundle gets to its host.
+fn copy(dir: &str) -> String {
+    format!(
+        "`rsync -rp --chown=starling:starling {dir}/ root@HOST:{STATE}/` (without --chown where the agent runs as root)"
+    )
+}
+
+/// The directory that holds the root's key. That there is none here says nothing of how a mesh is begun.
+pub(super) fn root_state(path: &Path) -> anyhow::Result<StateDir> {
+    if !path.exists() {
+        return Err(CaError::NoRootKey {
+            path: path.join(ROOT_KEY),
+        }
+        .into());
+    }
+    let state = StateDir::open(path)?;
+    Authority::check_root_key(&state)?;
+    Ok(state)
 }
 
 /// ` and the services a, b`, or nothing.

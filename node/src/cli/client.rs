@@ -130,6 +130,12 @@ async fn line(stream: &mut BufReader<UnixStream>) -> Result<Option<String>, Clie
     Ok((length > 0).then_some(line))
 }
 
+/// The process that listens on `socket`, if the kernel says.
+pub(super) async fn pid(socket: &Path) -> Option<i32> {
+    let stream = connect(socket).await.ok()?;
+    stream.peer_cred().ok()?.pid()
+}
+
 async fn connect(socket: &Path) -> Result<UnixStream, ClientError> {
     UnixStream::connect(socket).await.map_err(|source| {
         let socket = socket.to_owned();

@@ -1,5 +1,6 @@
 //! `starling history`: what was said before.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -41,7 +42,7 @@ impl History {
         let history = sign::history(&self.socket, &self.document)?;
         anyhow::ensure!(history.newest > 0, "there is no document {}", self.document);
         let Some(which) = &self.show else {
-            out::say(&render(&history))?;
+            out::say(&format!("{}\n\n{}", render(&history), keys(&history)))?;
             return Ok(());
         };
         let held = chosen(&history, which)?;
@@ -98,6 +99,18 @@ fn render(history: &view::History) -> String {
     table.render()
 }
 
+/// The keys that signed it, as `starling revoke key/…` names them: an operator may have had several.
+fn keys(history: &view::History) -> String {
+    let mut table = Table::new(["OPERATOR", "KEY"]);
+    let mut shown = BTreeSet::new();
+    for held in &history.revisions {
+        if shown.insert((&held.operator, &held.public_key)) {
+            table.row([held.operator.clone(), held.public_key.clone()]);
+        }
+    }
+    table.render()
+}
+
 /// A text of so many digits is a hash: numbers end at the seconds since 1970.
 const HASH_DIGITS: usize = 12;
 
@@ -139,6 +152,19 @@ REVISION  OPERATOR  ISSUED     WHAT               HASH
 2         alice     1m 1s ago  2 lines, in force  2123456789ab
 2         alice     1m 1s ago  lost a fork        2123456789ab";
         assert_eq!(render(&history), expected);
+        let other = view::Revision {
+            operator: "bob".into(),
+            public_key: "sha256:01".into(),
+            ..held(1, false, false)
+        };
+        let two = view::History {
+            revisions: vec![held(2, false, false), other.clone(), other],
+            ..view::History::default()
+        };
+        assert_eq!(
+            keys(&two),
+            "OPERATOR  KEY\nalice     -\nbob       sha256:01"
+        );
         let strange = view::Revision {
             hash: "0000aaaabbbb".into(),
             ..held(1, false, false)

@@ -71,10 +71,12 @@ impl Leave {
                 status.identity
             );
         }
+        let agent = client::pid(&self.socket).await;
         let left: view::Leaving = client::post_for(&self.socket, "/v1/leave", b"").await?;
         let deadline = Instant::now() + Duration::from_secs(left.within_s) + SPARE;
-        // The socket goes with the agent.
-        while client::ask(&self.socket, "/v1/status").await.is_ok() {
+        // The socket goes before the agent does.
+        while agent.is_some_and(is_running) || client::ask(&self.socket, "/v1/status").await.is_ok()
+        {
             anyhow::ensure!(
                 Instant::now() < deadline,
                 "the agent was asked to end, but still runs; its log tells more"
@@ -83,6 +85,17 @@ impl Leave {
         }
         Ok(status.node)
     }
+}
+
+/// Whether a process is there and has not ended; one that has may wait for its parent (proc_pid_stat(5)).
+fn is_running(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before it may hold anything.
+    let state = stat
+        .rsplit(") ")
+        .next()
+        .and_then(|rest| rest.chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 fn is_not_running(error: &anyhow::Error) -> bool {

@@ -8,12 +8,11 @@ use clap::{Args, Subcommand};
 use starling_gossip::documents::RIGHTS;
 use starling_gossip::{DocumentKind, OperatorName};
 
-use super::{out, root_revocation};
+use super::{ca, out, root_revocation};
 use crate::ca::RootKey;
 use crate::config::STATE;
 use crate::operator::key_hash;
 use crate::pass::TAP;
-use crate::state::StateDir;
 
 /// Make and revoke operators: those who may sign documents for the mesh
 #[derive(Debug, Args)]
@@ -68,7 +67,7 @@ impl Operator {
 
 impl New {
     fn run(self) -> anyhow::Result<()> {
-        let state = StateDir::open(&self.state)?;
+        let state = ca::root_state(&self.state)?;
         let root = RootKey::load(&state)?;
         let kinds: BTreeSet<_> = self.kinds.into_iter().collect();
         let rank = match self.rank {

@@ -67,7 +67,9 @@ impl Choices {
         let (mut rows, mut undecided, mut adopted) = (Vec::new(), Vec::new(), Vec::new());
         for held in &target.held {
             let document: DocumentKey = held.document.parse()?;
-            let Some(choice) = self.choice(&document) else {
+            let choice = self.choice(&document);
+            let choice = choice.or_else(|| listed(target, held));
+            let Some(choice) = choice.or_else(|| usual(held, &document)) else {
                 undecided.push(held.document.clone());
                 continue;
             };
@@ -99,8 +101,7 @@ impl Choices {
         })
     }
 
-    /// A revocation may be a thief's, or the reason why a thief is out; that is for a person to say. A list of what stays of
-    /// others is kept like a denial. Routes deny nothing.
+    /// What this command says of a document.
     fn choice(&self, document: &DocumentKey) -> Option<Choice> {
         if self.adopt.contains(document) {
             Some(Choice::Adopt)
@@ -109,16 +110,10 @@ impl Choices {
         } else if self.keep.contains(document) {
             Some(Choice::Keep)
         } else {
-            match document.kind.as_str() {
-                "revocation" | "operator-revocation" => {
-                    match (self.drop_others, self.keep_others) {
-                        (true, _) => Some(Choice::Drop),
-                        (false, true) => Some(Choice::Keep),
-                        (false, false) => None,
-                    }
-                }
-                "route" => Some(Choice::Drop),
-                _ => Some(Choice::Keep),
+            match (is_revocation(document), self.drop_others, self.keep_others) {
+                (true, true, _) => Some(Choice::Drop),
+                (true, false, true) => Some(Choice::Keep),
+                _ => None,
             }
         }
     }
@@ -144,6 +139,32 @@ impl Choices {
         }
         Ok(())
     }
+}
+
+/// What lists say of it already, so that it is not asked again. Of several a drop wins.
+fn listed(target: &view::Operator, held: &view::Held) -> Option<Choice> {
+    let listed = target
+        .lists
+        .iter()
+        .filter(|listed| listed.hash == held.hash);
+    let keep = listed
+        .map(|listed| listed.keep)
+        .reduce(|one, other| one && other)?;
+    Some(if keep { Choice::Keep } else { Choice::Drop })
+}
+
+/// A revocation may be a thief's, or the reason why a thief is out; that is for a person to say, unless it was taken back: then it
+/// revokes nobody, whatever is said of it. A list of what stays of others is kept like a denial. Routes deny nothing.
+fn usual(held: &view::Held, document: &DocumentKey) -> Option<Choice> {
+    match document.kind.as_str() {
+        _ if is_revocation(document) => held.deleted.then_some(Choice::Drop),
+        "route" => Some(Choice::Drop),
+        _ => Some(Choice::Keep),
+    }
+}
+
+fn is_revocation(document: &DocumentKey) -> bool {
+    matches!(document.kind.as_str(), "revocation" | "operator-revocation")
 }
 
 impl Plan {
@@ -352,6 +373,42 @@ mod tests {
             [false]
         );
         check(&[], &["policy/a"], &[]).unwrap_err();
+    }
+
+    #[test]
+    fn what_a_list_answered_and_what_was_taken_back_was_asked_again() {
+        let mut bob = bob(&["revocation/a", "revocation/b", "policy/c", "revocation/d"]);
+        for (n, held) in bob.held.iter_mut().enumerate() {
+            held.hash = format!("{n:064x}");
+        }
+        bob.held[3].deleted = true;
+        let listed = |nth: usize, signer: &str, keep| view::ListEntry {
+            signer: signer.into(),
+            document: bob.held[nth].document.clone(),
+            revision: 3,
+            hash: bob.held[nth].hash.clone(),
+            keep,
+        };
+        bob.lists = vec![
+            listed(0, "sha256:00", true),
+            listed(1, "sha256:00", true),
+            listed(1, "sha256:01", false),
+            listed(2, "sha256:00", false),
+        ];
+        let plan = choices(&[], &[]).plan(&bob, "sha256:00").unwrap();
+        let kept = plan
+            .entries
+            .iter()
+            .map(|entry| (entry.document.to_string(), entry.keep));
+        let mut kept: Vec<_> = kept.collect();
+        kept.sort();
+        let expected = [
+            ("policy/c", false),
+            ("revocation/a", true),
+            ("revocation/b", false),
+            ("revocation/d", false),
+        ];
+        assert_eq!(kept, expected.map(|(name, keep)| (name.to_owned(), keep)));
     }
 
     /// A thief who signs another revocation each second kept the key's own from succeeding.

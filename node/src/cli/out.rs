@@ -1,6 +1,7 @@
-//! Writing to the terminal.
+//! Writing to the terminal. A reader who goes away, as `head` does, ends no command in the middle of its work.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::visible;
 
@@ -22,9 +23,22 @@ pub(super) fn steer(codes: &'static str) -> io::Result<()> {
 
 fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{text}")?;
-    out.flush()
+    let printed = writeln!(out, "{text}").and_then(|()| out.flush());
+    match printed {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            IS_CLOSED.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+        printed => printed,
+    }
 }
+
+/// Whether nobody reads standard output any more. A command that only prints ends then.
+pub(super) fn is_closed() -> bool {
+    IS_CLOSED.load(Ordering::Relaxed)
+}
+
+static IS_CLOSED: AtomicBool = AtomicBool::new(false);
 
 /// Prints `text` and a newline to standard error.
 pub(super) fn complain(text: &str) {

@@ -8,13 +8,14 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
+use starling_gossip::documents::system::KeyStatement;
 use starling_gossip::{DocumentKey, NodeName};
 use starling_transport::{DATED_BACK, LineName, SpiffeId};
 
 use self::target::{NAME_MAX, Target};
 use super::operator_key::{self, Choices};
 use super::sign::{Change, Sign};
-use super::{out, pause};
+use super::{chain, out, pause};
 use crate::admin::view;
 use crate::mesh::unix_s;
 use crate::random;
@@ -82,6 +83,16 @@ impl Revoke {
         if let Some(target) = known {
             let (choices, reason) = (&self.choices, &self.reason);
             return operator_key::revoke(key, target, &operators, choices, reason, &self.sign);
+        }
+        let by_root = KeyStatement {
+            key: key.bytes(),
+            reason: String::new(),
+        };
+        let by_root = self.sign.history(&by_root.document(None))?;
+        if chain::newest(&by_root).is_some_and(|newest| !newest.deleted) {
+            return Ok(out::say(
+                "The root has revoked this operator's key already; nothing that is signed with it counts.",
+            )?);
         }
         anyhow::ensure!(
             self.choices.is_empty(),

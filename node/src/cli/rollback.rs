@@ -52,6 +52,10 @@ impl Rollback {
 fn earlier<'h>(history: &'h view::History, to: Option<&str>) -> anyhow::Result<&'h view::Revision> {
     let chain = chain::chain(history);
     let Some(to) = to else {
+        anyhow::ensure!(
+            !chain.first().is_some_and(|newest| newest.deleted),
+            "it is deleted, and a deletion keeps no history: apply its text again"
+        );
         return chain.get(1).copied().context(
             "the revision that the newest one replaced is not held; `starling history` shows what is, and --to HASH takes it",
         );

@@ -10,12 +10,11 @@ use starling_gossip::documents::{Draft, DraftRow};
 use starling_transport::KeyHash;
 
 use super::operator_key::Choices;
-use super::{block_on, client, out, sign, signed};
+use super::{block_on, ca, chain, client, out, sign, signed};
 use crate::admin::view;
 use crate::ca::RootKey;
 use crate::config::{SOCKET, STATE};
 use crate::mesh::unix_s;
-use crate::state::StateDir;
 
 /// Revoke an operator's key with the root's
 ///
@@ -66,7 +65,7 @@ struct Root {
 
 impl Revoke {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let root = RootKey::load(&StateDir::open(&self.by.state)?)?;
+        let root = RootKey::load(&ca::root_state(&self.by.state)?)?;
         let about = self.key.bytes();
         let mut documents: Vec<(DocumentKey, Option<String>)> = Vec::new();
         if let Some(target) = self.by.operator(&self.key)? {
@@ -97,13 +96,22 @@ impl Revoke {
 
 impl Restore {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let root = RootKey::load(&StateDir::open(&self.by.state)?)?;
+        let root = RootKey::load(&ca::root_state(&self.by.state)?)?;
         let statement = KeyStatement {
             key: self.key.bytes(),
             reason: String::new(),
         };
-        self.by
-            .publish(&root, vec![(statement.document(None), None)])
+        let document = statement.document(None);
+        // Where no agent is asked, a deletion of nothing does no harm.
+        if self.by.out.is_none() {
+            let history = sign::history(&self.by.socket, &document)?;
+            anyhow::ensure!(
+                chain::newest(&history).is_some_and(|newest| !newest.deleted),
+                "the root has not revoked {}; what an operator revoked is taken back by `starling delete operator-revocation/…`",
+                self.key
+            );
+        }
+        self.by.publish(&root, vec![(document, None)])
     }
 }
 

@@ -55,8 +55,13 @@ pub(super) fn hand_over(socket: &Path, packets: &[Vec<u8>]) -> anyhow::Result<()
             kind,
             name,
             revision,
+            is_news,
         } = receipt;
-        out::say(&format!("{kind}/{name}@{revision} is taken"))?;
+        let what = match is_news {
+            true => "is taken",
+            false => "is held here already",
+        };
+        out::say(&format!("{kind}/{name}@{revision} {what}"))?;
     }
     Ok(())
 }

@@ -196,7 +196,7 @@ impl Told {
             self.failed = Some(error);
             return ControlFlow::Break(());
         }
-        let is_enough = self.most.is_some_and(|most| self.calls >= most);
+        let is_enough = self.most.is_some_and(|most| self.calls >= most) || out::is_closed();
         match is_enough || self.ended.is_some() {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),

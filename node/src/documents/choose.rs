@@ -358,6 +358,12 @@ impl Standing {
     pub fn why(&self) -> Option<String> {
         let (why, kept, denied) = match self {
             Self::InForce(_) | Self::Deleted(_) => return None,
+            Self::Narrowing(newest) if newest.key.kind.as_str() == REVOCATION => {
+                return Some(format!(
+                    "the key of {} is revoked: this revocation stays in force",
+                    newest.operator()
+                ));
+            }
             Self::Narrowing(newest) => {
                 return Some(format!(
                     "the key of {} is revoked: what it denies stays denied, its grants do not count",

@@ -33,6 +33,10 @@ impl fmt::Display for Where {
                 revision,
                 line,
             } => {
+                // Below what a revoked operator signed there may be nothing that counts.
+                if *revision == 0 {
+                    return write!(f, "policy/{name} (no revision counts)");
+                }
                 write!(f, "policy/{name}@{revision}")?;
                 line.map_or(Ok(()), |line| write!(f, "#{line}"))
             }

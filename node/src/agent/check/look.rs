@@ -210,7 +210,7 @@ pub(super) fn heard_ms(host: &Host, addr: SocketAddr) -> Option<u64> {
 fn certificate(leaf: &Leaf) -> Certificate {
     let name = leaf.id.to_string();
     let now = SystemTime::now();
-    Certificate::new(name, Kind::Leaf, leaf.not_before, leaf.not_after, now)
+    Certificate::new(name, Kind::Leaf, leaf.issued(), leaf.not_after, now)
 }
 
 pub(super) fn now_ms() -> u64 {

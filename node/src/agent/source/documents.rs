@@ -160,6 +160,7 @@ impl View {
             kind: receipt.key.kind.to_string(),
             name: receipt.key.name.to_string(),
             revision: receipt.revision,
+            is_news: receipt.is_news,
         })
     }
 
