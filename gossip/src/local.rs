@@ -125,6 +125,14 @@ pub enum LocalError {
     },
 }
 
+impl Local {
+    /// Services that a node announces at most.
+    pub const SERVICES_MAX: usize = crate::wire::manifest::SERVICES_MAX;
+
+    /// Services that a node says it calls at most.
+    pub const CALLS_MAX: usize = crate::wire::manifest::CALLS_MAX;
+}
+
 impl fmt::Debug for Local {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Local")

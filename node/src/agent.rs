@@ -10,8 +10,10 @@ mod follow;
 mod invitations;
 mod issuers;
 mod issuing;
+pub mod last_config;
 mod lines;
 mod listeners;
+mod means;
 pub(crate) mod policies;
 pub(crate) mod readers;
 mod remote;
@@ -23,9 +25,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
-use starling_gossip::{Membership, Settings};
+use starling_gossip::{Local, Membership, Settings};
 use starling_transport::{
-    Courier, Endpoint, Identities, IdentitySet, Options as EndpointOptions, Pool, Protocol, h3,
+    Courier, Endpoint, Identities, Options as EndpointOptions, Pool, Protocol, h3,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -33,8 +35,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::view::Absent;
 use crate::admin::{self, Door, Socket};
-use crate::config::Config;
+use crate::config::{Config, Contents};
 use crate::control::{self, Control};
 use crate::documents::{Keeper, kinds, preflight};
 use crate::health::Checks;
@@ -54,6 +57,7 @@ use crate::telemetry::{Recorder, metrics};
 
 use announce::Announcer;
 use listeners::Listeners;
+use means::Kind;
 use source::Facts;
 
 /// What the command line found.
@@ -61,8 +65,10 @@ use source::Facts;
 pub struct Options {
     /// Where the configuration was read, to read it again.
     pub directory: PathBuf,
-    /// What it said.
+    /// What it said, or what was kept of it.
     pub config: Config,
+    /// The files that say it; none if they cannot be read, and then why.
+    pub files: Result<Contents, String>,
     /// The state directory, open and checked.
     pub state: StateDir,
     /// The command line named it, whatever the files say.
@@ -135,13 +141,14 @@ impl Agent {
         let Options {
             directory,
             config,
+            files,
             state,
             state_is_given,
             level,
         } = options;
         let recorder = Recorder::install()?;
-        let set = renewal::at_start(state.identities()?, &state, config.issuer.lifetime)?;
-        check_identities(&config, &set)?;
+        let (set, faults) = state.identities_beside(None)?;
+        let set = renewal::at_start(set, &state, config.issuer.lifetime)?;
         let identities = Identities::new(set);
         let endpoint = bind(&config, &state, &identities)?;
         let advertise = announce::address(&config, endpoint.local_addr()?).await;
@@ -149,11 +156,17 @@ impl Agent {
         let node_id = identities.current().node.id().clone();
         let courier = Courier::new(endpoint.clone(), node_id.clone());
         let lines = Arc::<KnownLines>::default();
+        // Services are announced when all that they need is there.
+        let first = Local {
+            services: Vec::new(),
+            calls: Vec::new(),
+            ..announcer.local(&config)
+        };
         let membership = Membership::start(
             settings(&config, &state, &identities)?,
             Arc::new(QuicCarrier(courier.clone())),
             Arc::new(BundleVerifier::noting(identities.clone(), lines.clone())),
-            announcer.local(&config),
+            first,
         )
         .context("cannot join the mesh")?;
         let h3 = h3::Limits {
@@ -174,6 +187,20 @@ impl Agent {
             scrape: Scrape::new(recorder),
         });
         host.traces.configure(&host.config.load().trace);
+        facts
+            .means
+            .set(Kind::Identity, follow::absent_identities(&faults));
+        match files {
+            Ok(files) => last_config::keep(&state, &files),
+            Err(error) => {
+                tracing::error!(
+                    error,
+                    "the configuration cannot be read; the agent runs on the last one that could"
+                );
+                host.is_config_stale.store(true, Ordering::Relaxed);
+                facts.set_error(error);
+            }
+        }
         // What operators said is in force before anybody is served.
         let consumers = kinds::consumers(&host);
         let checked_by = Arc::new(preflight::Program::itself());
@@ -189,9 +216,7 @@ impl Agent {
         background.spawn(memory::give_back(host.clone()));
         background.spawn(level.clone().write_often());
         background.spawn(plaintext::follow(host.clone()));
-        let mut listeners = Listeners::new(host.clone());
-        listeners.apply(&host.config.load()).await?;
-        admin(
+        let unopened = admin(
             &mut background,
             &host,
             &doors,
@@ -199,17 +224,24 @@ impl Agent {
             &over,
         )
         .await?;
+        facts.means.set(Kind::Admin, unopened);
         let notifier = Arc::new(Notifier::from_env());
         let mut checks = Checks::new();
         checks.reconcile(&host.config.load().services);
         background.spawn(follow::health(
             host.clone(),
             announcer.clone(),
+            facts.clone(),
             checks.watch(),
         ));
         let renewer = Renewer::new(host.clone(), state.clone());
-        let issuing = issuing::Issuing::new(host.clone(), announcer.clone(), state.clone());
-        let follower = follow::Follower {
+        let issuing = issuing::Issuing::new(
+            host.clone(),
+            announcer.clone(),
+            state.clone(),
+            facts.clone(),
+        );
+        let mut follower = follow::Follower {
             host: host.clone(),
             announcer: announcer.clone(),
             facts: facts.clone(),
@@ -217,9 +249,10 @@ impl Agent {
             state,
             state_is_given,
             level,
-            listeners,
+            listeners: Listeners::new(host.clone()),
             checks,
         };
+        follower.provide().await;
         background.spawn(follower.run());
         background.spawn(issuing.run());
         background.spawn(renewer.run());
@@ -243,10 +276,7 @@ impl Agent {
         self.facts.is_ready.store(false, Ordering::Relaxed);
         self.facts.is_draining.store(true, Ordering::Relaxed);
         self.announcer.drain();
-        let draining = self.announcer.local(&config);
-        if let Err(error) = self.host.membership.set_local(draining) {
-            tracing::warn!(%error, "draining without a word to the others");
-        }
+        follow::announce(&self.host, &self.announcer, &self.facts);
         tokio::time::sleep(NOTICE).await;
         let grace_ends = Instant::now() + config.limits.drain;
         self.host.drain.cancel();
@@ -269,30 +299,6 @@ impl Agent {
         self.background.abort_all();
         let _told = tokio::time::timeout(CLOSE_BUDGET, self.endpoint.close()).await;
     }
-}
-
-/// Every service and every caller declared here needs a certificate, or the first call would find out.
-fn check_identities(config: &Config, set: &IdentitySet) -> anyhow::Result<()> {
-    let missing: Vec<_> = config
-        .services
-        .iter()
-        .map(|service| (&service.name, &service.declared))
-        .chain(
-            config
-                .upstreams
-                .iter()
-                .map(|upstream| (&upstream.caller, &upstream.declared)),
-        )
-        .filter(|(name, _)| set.service(name.as_str()).is_none())
-        .map(|(name, place)| format!("{place}: this node holds no certificate of service `{name}`"))
-        .collect();
-    anyhow::ensure!(
-        missing.is_empty(),
-        "{}\n  hint: on an issuer, `starling ca issue --node {} --service NAME --out DIR` makes one",
-        missing.join("\n"),
-        set.node.id().node_name().unwrap_or_default(),
-    );
-    Ok(())
 }
 
 fn bind(
@@ -331,26 +337,44 @@ async fn admin(
     admin: &crate::config::Admin,
     source: Arc<source::View>,
     over: &CancellationToken,
-) -> anyhow::Result<()> {
-    let socket = Socket::bind(&admin.socket)?;
-    let http = tokio::net::TcpListener::bind(admin.listen).await;
-    let http = http.with_context(|| format!("cannot listen on {} (admin.listen)", admin.listen))?;
-    let http = Door::Http {
-        listener: http,
-        dashboard: admin.dashboard,
-    };
-    let mut doors = vec![Door::Socket(socket), http];
+) -> anyhow::Result<Vec<Absent>> {
+    // Another agent of this configuration may run, and without the socket nobody can ask this one.
+    let mut doors = vec![Door::Socket(Socket::bind(&admin.socket)?)];
+    let mut unopened = Vec::new();
+    match tokio::net::TcpListener::bind(admin.listen).await {
+        Ok(listener) => doors.push(Door::Http {
+            listener,
+            dashboard: admin.dashboard,
+        }),
+        Err(error) => unopened.push(closed(
+            "admin.listen",
+            &format!("cannot listen on {}: {error}", admin.listen),
+        )),
+    }
     if let Some(remote) = &admin.remote {
-        let (door, following) = remote::open(remote, host).await?;
-        doors.push(door);
-        if let Some(following) = following {
-            background.spawn(following);
+        match remote::open(remote, host).await {
+            Ok((door, following)) => {
+                doors.push(door);
+                if let Some(following) = following {
+                    background.spawn(following);
+                }
+            }
+            Err(error) => unopened.push(closed("admin.remote", &format!("{error:#}"))),
         }
     }
     for door in doors {
         background.spawn(admin::serve(door, source.clone(), over.clone()));
     }
-    Ok(())
+    Ok(unopened)
+}
+
+/// A door that is opened at the start only.
+fn closed(key: &str, why: &str) -> Absent {
+    Absent {
+        entry: format!("`{key}`"),
+        declared: String::new(),
+        why: format!("{why}; the agent runs without it until it is started again"),
+    }
 }
 
 /// Hands each new connection of a peer to what it speaks. Ends with the endpoint.

@@ -41,6 +41,7 @@ pub(crate) use check::is_host_port;
 pub use health::{Health, HealthKind};
 pub use issuer::Issuer;
 pub use limits::Limits;
+pub use load::Contents;
 pub use policy::Mode;
 pub use problems::{Problem, Problems, Warning};
 pub use remote::{Files, Remote};

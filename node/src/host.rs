@@ -1,6 +1,7 @@
 //! What every call on this host reads: snapshots that others swap, and the few things that are shared.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -66,6 +67,8 @@ pub struct Host {
     pub issuer: ArcSwapOption<Role>,
     /// Set while a certificate of this node is due and could not be renewed: of those, the first to end.
     pub renewal_trouble: ArcSwapOption<Trouble>,
+    /// Whether the files of the configuration changed since it was read, and cannot be.
+    pub is_config_stale: AtomicBool,
     /// Connections to local apps.
     pub apps: Apps,
     /// Requests that may wait for an instance.
@@ -166,6 +169,7 @@ impl Host {
             looks: Turns::default(),
             issuer: ArcSwapOption::empty(),
             renewal_trouble: ArcSwapOption::empty(),
+            is_config_stale: AtomicBool::new(false),
             config: ArcSwap::from_pointee(parts.config),
             drain: CancellationToken::new(),
             stop: CancellationToken::new(),

@@ -45,7 +45,7 @@ struct Route {
 pub struct Listener(TcpListener);
 
 impl Listener {
-    /// Opens the socket. Fails without side effects, so that a reload can try all before it takes any.
+    /// Opens the socket.
     pub async fn open(upstream: &Upstream) -> io::Result<Self> {
         TcpListener::bind(upstream.listen).await.map(Self)
     }

@@ -1,4 +1,5 @@
-//! Files that are damaged never make an agent serve wider: it refuses to start and says which file, or keeps what was good.
+//! Files that are damaged never make an agent serve wider: it refuses to start and says which file, goes without what they are for, or
+//! keeps what was good.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -43,7 +44,7 @@ enum Start {
     Refused,
     /// It serves, with the identities and the policy that it had.
     Same,
-    /// It serves less: the service is gone.
+    /// It serves less: the service is gone, or has no certificate.
     Less,
 }
 
@@ -60,7 +61,7 @@ const IDENTITY: [&str; 5] = [
 const CONFIG: [&str; 2] = ["starling.toml", "services.d/site.toml"];
 
 fn expected(file: &str, damage: Damage) -> &'static [Start] {
-    use Damage::{Closed, Empty, Flipped, Link, Missing, Truncated};
+    use Damage::{Closed, Directory, Empty, Flipped, Link, Missing, Truncated};
     match (file, damage) {
         // Tests run as root, whom no mode keeps out; the bytes are the right ones.
         (_, Closed) => &[Start::Same],
@@ -74,6 +75,11 @@ fn expected(file: &str, damage: Damage) -> &'static [Start] {
         }
         // Operators keep configurations elsewhere and link them. A link to a number is replaced by a file.
         ("services.d/site.toml" | "starling.toml" | "state/generation", Link) => &[Start::Same],
+        // A service without a certificate takes no calls; the rest works.
+        ("state/svc/site.pem" | "state/svc/site.key", _) => &[Start::Less],
+        // It runs on the last configuration that could be read, if it finds the state directory that holds it.
+        ("services.d/site.toml", Truncated | Directory) => &[Start::Same],
+        ("starling.toml", Truncated | Directory) => &[Start::Same, Start::Refused],
         // A file that says less.
         ("services.d/site.toml", Missing | Empty) => &[Start::Less],
         // An address that another bit makes is an address.
@@ -217,8 +223,16 @@ fn an_agent_does_not_start_wider_than_it_was() {
                 }
                 Ok(()) if host.serves() == usual => Start::Same,
                 Ok(()) => {
-                    let (_, services) = host.serves().expect("it answers");
-                    assert!(services.is_empty(), "{file} {damage:?}: {services:?}");
+                    let (identities, services) = host.serves().expect("it answers");
+                    let (before, rules) = usual.as_ref().expect("it was asked first");
+                    let is_known = |identity| before.contains(identity);
+                    let is_less = identities.len() < before.len()
+                        && identities.iter().all(is_known)
+                        && services == *rules;
+                    assert!(
+                        services.is_empty() || is_less,
+                        "{file} {damage:?}: {identities:?} {services:?}"
+                    );
                     Start::Less
                 }
             };

@@ -25,6 +25,7 @@ mod revocation;
 mod routes;
 mod shipped;
 mod smuggling;
+mod stages;
 mod tap;
 mod tcp;
 mod tutorials;

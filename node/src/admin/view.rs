@@ -373,6 +373,20 @@ pub struct Config {
     /// Why files that changed since are not in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// Entries of the configuration in force that go without what they need.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<Absent>,
+}
+
+/// An entry of the configuration that is in force without what it needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Absent {
+    /// What it is: ``service `orders` ``.
+    pub entry: String,
+    /// Where, as `file:line`.
+    pub declared: String,
+    /// What is missing, and what that means.
+    pub why: String,
 }
 
 /// An element of `/v1/nodes`: one member, as this agent knows it.

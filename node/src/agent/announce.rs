@@ -1,14 +1,15 @@
 //! What this node says of itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use starling_gossip::{Caps, Local, LocalService, ServiceName, State};
+use starling_gossip::{Caps, Local, LocalError, LocalService, Membership, ServiceName, State};
 use starling_transport::Identities;
 
 use crate::addresses;
+use crate::admin::view::Absent;
 use crate::config::{Config, Service};
 use crate::mesh::SvidSigner;
 
@@ -20,6 +21,8 @@ pub(super) struct Announcer {
     health: Mutex<BTreeMap<ServiceName, bool>>,
     is_draining: AtomicBool,
     is_issuer: AtomicBool,
+    /// The services that were announced last. They keep their places when there are too many.
+    placed: Mutex<BTreeSet<ServiceName>>,
 }
 
 impl Announcer {
@@ -30,6 +33,7 @@ impl Announcer {
             health: Mutex::default(),
             is_draining: AtomicBool::new(false),
             is_issuer: AtomicBool::new(false),
+            placed: Mutex::default(),
         })
     }
 
@@ -74,6 +78,48 @@ impl Announcer {
         }
     }
 
+    /// Announces `config` as far as there are places, and returns what found none. Services that were announced before come first.
+    pub(super) fn announce(&self, membership: &Membership, config: &Config) -> Vec<Absent> {
+        // Held over the whole, so that two announcements do not change places.
+        let mut placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut local = self.local(config);
+        let mut absent = Vec::new();
+        local
+            .services
+            .sort_by_key(|service| !placed.contains(&service.name));
+        let most = Local::SERVICES_MAX.min(local.services.len());
+        let why = format!(
+            "a node announces at most {} services, so calls from other hosts do not find it",
+            Local::SERVICES_MAX
+        );
+        let left_out = local.services.drain(most..);
+        absent.extend(left_out.map(|service| unplaced(config, &service.name, why.clone())));
+        if local.calls.len() > Local::CALLS_MAX {
+            absent.push(whole(format!(
+                "a node says of at most {} services that it calls them; maps of the mesh show no more",
+                Local::CALLS_MAX
+            )));
+            local.calls.truncate(Local::CALLS_MAX);
+        }
+        loop {
+            let Err(error) = membership.set_local(local.clone()) else {
+                let names = local.services.iter().map(|service| service.name.clone());
+                *placed = names.collect();
+                return absent;
+            };
+            let Some(at) = at_fault(&error, &local) else {
+                absent.push(whole(format!(
+                    "{:#}; what was announced before stays",
+                    anyhow::Error::from(error)
+                )));
+                return absent;
+            };
+            let service = local.services.remove(at);
+            let why = format!("it is not announced: {:#}", anyhow::Error::from(error));
+            absent.push(unplaced(config, &service.name, why));
+        }
+    }
+
     /// From now on every announcement says that this node takes no new calls.
     pub(super) fn drain(&self) {
         self.is_draining.store(true, Ordering::Relaxed);
@@ -112,6 +158,43 @@ impl Announcer {
             healthy: self.is_healthy(service),
             signer: SvidSigner::new(self.identities.clone(), id),
         })
+    }
+}
+
+/// The service without which the rest may be announced. Of what is too large together the last one goes, which is the newest.
+fn at_fault(error: &LocalError, local: &Local) -> Option<usize> {
+    let services = &local.services;
+    let of_name = |name: &str| {
+        services
+            .iter()
+            .rposition(|service| service.name.as_str() == name)
+    };
+    match error {
+        LocalError::TooLarge { .. } | LocalError::TooMany => services.len().checked_sub(1),
+        LocalError::Labels(name) | LocalError::Duplicate(name) => of_name(name.as_str()),
+        LocalError::Word(word) => services
+            .iter()
+            .position(|service| service.protocol == *word),
+        LocalError::Sign { whose, .. } => of_name(whose),
+        _ => None,
+    }
+}
+
+fn unplaced(config: &Config, name: &ServiceName, why: String) -> Absent {
+    let declared = config.services.iter().find(|service| service.name == *name);
+    Absent {
+        entry: format!("service `{name}`"),
+        declared: declared.map_or_else(String::new, |service| service.declared.to_string()),
+        why,
+    }
+}
+
+/// What is missing is no single entry's.
+fn whole(why: String) -> Absent {
+    Absent {
+        entry: "the announcement of this node".to_owned(),
+        declared: String::new(),
+        why,
     }
 }
 

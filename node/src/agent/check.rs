@@ -48,6 +48,7 @@ pub(super) async fn facts(host: Arc<Host>, facts: Arc<Facts>) -> Agent {
         state: config.state.display().to_string(),
         directory: facts.directory.display().to_string(),
         config_error: facts.config_error(),
+        absent: facts.means.absent(),
         certificates: held(&host),
         renewal: host.renewal_trouble.load().as_deref().map(renewal),
         refused: host.identities.refused_by_peer().as_deref().map(refused),

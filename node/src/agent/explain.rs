@@ -3,6 +3,7 @@
 mod way;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures_util::stream::{self, StreamExt};
 use http::StatusCode;
@@ -29,6 +30,8 @@ pub(crate) fn handlers() -> [Handler; 2] {
 
 async fn decide(host: Arc<Host>, _asker: Leaf, question: Question) -> Result<Answer, Refused> {
     let answer = question.ask(&host.policy.current(), &host.trust_domain);
+    let is_stale = host.is_config_stale.load(Ordering::Relaxed);
+    let answer = answer.map(|answer| Answer { is_stale, ..answer });
     answer.map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "unanswerable", error.to_string()))
 }
 

@@ -1,24 +1,32 @@
 //! Follows the files: configuration and certificates, on SIGHUP and whenever they change.
 //!
-//! What cannot be used is said once and changes nothing.
+//! A configuration is taken in three stages. Files that cannot be read change nothing. The rules of files that can be read are in force at
+//! once and as a whole: who may call, limits, routes. Then each entry is given what it needs, or goes without ([`super::means`]).
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use starling_gossip::ServiceName;
+use starling_transport::IdentitySet;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::announce::Announcer;
-use super::check_identities;
+use super::last_config;
 use super::listeners::Listeners;
+use super::means::{self, Kind};
 use super::source::Facts;
+use crate::admin::view::Absent;
 use crate::config::Config;
 use crate::health::{Checks, States};
 use crate::host::Host;
 use crate::route::Route;
 
-use crate::state::StateDir;
+use crate::state::{StateDir, StateError};
 use crate::telemetry::access;
 use crate::telemetry::log::Level;
 use crate::telemetry::metrics;
@@ -46,118 +54,167 @@ impl Follower {
         let mut every = tokio::time::interval(EVERY);
         let mut files = Config::fingerprint(&self.directory);
         let mut identities = self.state.fingerprint();
-        let (mut identities_refused, mut files_refused) = (false, false);
+        let mut again = Instant::now() + AGAIN;
         loop {
             let is_asked = tokio::select! {
                 _ = every.tick() => false,
                 _ = hangup.recv() => true,
             };
+            let mut is_new = false;
             let seen = self.state.fingerprint();
-            let has_new_identities = seen != identities;
-            if is_asked || has_new_identities {
+            if is_asked || seen != identities {
                 identities = seen;
-                identities_refused = !self.take_identities();
-                // What was told of them is over, unless it was told of the configuration.
-                if !identities_refused && !files_refused {
-                    self.facts.set_error(None);
-                }
+                is_new |= self.take_identities();
             }
             let seen = Config::fingerprint(&self.directory);
-            // What was refused for want of a certificate is good once that is there.
-            if is_asked || seen != files || (files_refused && has_new_identities) {
+            if is_asked || seen != files {
                 files = seen;
-                let taken = self.take_configuration().await;
-                files_refused = taken.is_err();
-                self.report(taken);
-                // A certificate that was needed until now may go.
-                if identities_refused && !files_refused {
-                    identities_refused = !self.take_identities();
-                }
+                is_new |= self.take_configuration();
+            }
+            let is_due = again <= Instant::now() && self.facts.means.lacks(Kind::Socket);
+            if is_new || is_due {
+                self.provide().await;
+                again = Instant::now() + AGAIN;
             }
             tell_expiry(&self.host);
         }
     }
 
-    /// Builds the new state beside the old one and swaps; whatever fails leaves the old one.
-    async fn take_configuration(&mut self) -> anyhow::Result<()> {
-        let mut config = Config::load(&self.directory)?;
+    /// Reads the files and puts their rules in force. Whether that was done.
+    fn take_configuration(&mut self) -> bool {
+        let (config, files) = match Config::load_with_files(&self.directory) {
+            Ok(loaded) => loaded,
+            Err(problems) => {
+                let error = format!("{problems:#}");
+                tracing::error!(error, "configuration kept as it was");
+                metrics::reloaded(false);
+                self.host.is_config_stale.store(true, Ordering::Relaxed);
+                self.facts.set_error(error);
+                return false;
+            }
+        };
+        self.put_in_force(config);
+        self.host.is_config_stale.store(false, Ordering::Relaxed);
+        last_config::keep(&self.state, &files);
+        metrics::reloaded(true);
+        self.facts.config_taken();
+        tracing::info!("configuration read again");
+        true
+    }
+
+    /// What needs nothing but the files.
+    fn put_in_force(&mut self, mut config: Config) {
         if self.state_is_given {
             config.state = self.state.path().to_owned();
         }
-        check_identities(&config, &self.host.identities.current())?;
-        self.listeners.apply(&config).await?;
+        // Policy first, then the announcement that others may call.
+        self.host.policy.configure(&config);
+        self.host.take_local_routes(&config.routes);
         let old = self.host.config.load_full();
         warn_of_restart(&old, &config);
-        if old.log.level != config.log.level {
-            self.level.set(&config.log.level)?;
+        if old.log.level != config.log.level
+            && let Err(error) = self.level.set(&config.log.level)
+        {
+            tracing::error!(%error, "the log level stays as it was");
         }
         access::configure(config.log.access);
         self.host.traces.configure(&config.trace);
-        self.checks.reconcile(&config.services);
         for warning in config.routes.iter().flat_map(Route::shadows) {
             tracing::warn!("{warning}");
         }
-        self.host.take_local_routes(&config.routes);
-        // Policy first, then the announcement that others may call.
-        self.host.policy.configure(&config);
+        self.checks.reconcile(&config.services);
         self.host.config.store(Arc::new(config));
-        self.announce()
     }
 
-    fn announce(&self) -> anyhow::Result<()> {
-        let local = self.announcer.local(&self.host.config.load());
-        Ok(self.host.membership.set_local(local)?)
+    /// Gives each entry of the configuration in force what it needs, as far as it can be had.
+    pub(super) async fn provide(&mut self) {
+        let config = self.host.config.load_full();
+        let set = self.host.identities.current();
+        let has = |name: &str| set.service(name).is_some();
+        let node = self.host.node.as_str();
+        let means = &self.facts.means;
+        means.set(
+            Kind::Certificate,
+            means::without_certificate(&config, node, has),
+        );
+        let unheard = self.listeners.apply(&config, has).await;
+        self.facts.means.set(Kind::Socket, unheard);
+        announce(&self.host, &self.announcer, &self.facts);
     }
 
-    /// Says whether they are in force.
+    /// Puts in force the certificates of the files, each that can be used. Whether that was done.
     fn take_identities(&self) -> bool {
-        let config = self.host.config.load();
-        let read = self.state.identities().map_err(anyhow::Error::from);
-        let read = read.and_then(|set| check_identities(&config, &set).map(|()| set));
-        match read {
-            Ok(set) => {
+        let old = self.host.identities.current();
+        match self.state.identities_beside(Some(&old)) {
+            Ok((mut set, faults)) => {
+                let mut faults = absent_identities(&faults);
+                faults.extend(self.keep_declared(&mut set, &old));
                 self.host.identities.replace(set);
-                if let Err(error) = self.announce() {
-                    tracing::warn!(
-                        error = format!("{error:#}"),
-                        "the new certificates are not announced"
-                    );
-                }
                 self.host.membership.recheck();
+                self.facts.means.set(Kind::Identity, faults);
                 tracing::info!("certificates read again");
                 true
             }
             Err(error) => {
                 // A half-written pair is read again when the other half arrives.
-                tracing::error!(
-                    error = format!("{error:#}"),
-                    "certificates kept as they were"
-                );
-                self.facts.set_error(Some(format!("{error:#}")));
+                let absent = absent_identities(std::slice::from_ref(&error));
+                self.facts.means.set(Kind::Identity, absent);
                 false
             }
         }
     }
 
-    fn report(&self, taken: anyhow::Result<()>) {
-        metrics::reloaded(taken.is_ok());
-        match taken {
-            Ok(()) => {
-                tracing::info!("configuration read again");
-                self.facts.config_taken();
-            }
-            Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "configuration kept as it was");
-                self.facts.set_error(Some(format!("{error:#}")));
+    /// A certificate whose files are gone stays in force while the configuration needs it.
+    fn keep_declared(&self, set: &mut IdentitySet, old: &IdentitySet) -> Vec<Absent> {
+        let config = self.host.config.load();
+        let services = config.services.iter().map(|service| &service.name);
+        let callers = config.upstreams.iter().map(|upstream| &upstream.caller);
+        let needed: BTreeSet<_> = services.chain(callers).collect();
+        let mut gone = Vec::new();
+        for name in needed.into_iter().map(ServiceName::as_str) {
+            if let (None, Some(held)) = (set.service(name), old.service(name)) {
+                let held = held.clone();
+                set.services.insert(held.id().clone(), held);
+                gone.push(Absent {
+                    entry: "certificates".to_owned(),
+                    declared: String::new(),
+                    why: format!(
+                        "the files of service `{name}` are gone from the state directory. What was read before stays in force until it ends"
+                    ),
+                });
             }
         }
+        gone
     }
+}
+
+/// Files of certificates that cannot be used; the certificates that were in force before are.
+pub(super) fn absent_identities(faults: &[StateError]) -> Vec<Absent> {
+    let absent = faults.iter().map(|error| {
+        let hint = error
+            .hint()
+            .map_or_else(String::new, |hint| format!("; {hint}"));
+        let why = format!("{}{hint}", super::explain::causes(error));
+        Absent {
+            entry: "certificates".to_owned(),
+            declared: String::new(),
+            why: format!("{why}. What was read before stays in force"),
+        }
+    });
+    absent.collect()
+}
+
+/// Announces this node as it is now.
+pub(super) fn announce(host: &Host, announcer: &Announcer, facts: &Facts) {
+    let unplaced = announcer.announce(&host.membership, &host.config.load());
+    facts.means.set(Kind::Announcement, unplaced);
 }
 
 /// Announces what the health checks find, at once.
 pub(super) async fn health(
     host: Arc<Host>,
     announcer: Arc<Announcer>,
+    facts: Arc<Facts>,
     mut states: watch::Receiver<States>,
 ) {
     loop {
@@ -167,10 +224,7 @@ pub(super) async fn health(
             .map(|(name, state)| (name.clone(), state.healthy))
             .collect();
         if announcer.set_health(found) {
-            let local = announcer.local(&host.config.load());
-            if let Err(error) = host.membership.set_local(local) {
-                tracing::warn!(%error, "health is not announced");
-            }
+            announce(&host, &announcer, &facts);
         }
         if states.changed().await.is_err() {
             return;
@@ -208,3 +262,6 @@ fn tell_expiry(host: &Host) {
 
 /// One `stat` per file; see [`crate::state::Fingerprint`].
 const EVERY: Duration = Duration::from_secs(1);
+
+/// How long an address that could not be had is left alone.
+const AGAIN: Duration = Duration::from_secs(5);

@@ -8,6 +8,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
 
 use super::announce::Announcer;
+use super::follow::announce;
+use super::source::Facts;
 use crate::ca::INTERMEDIATE_KEY;
 use crate::host::Host;
 use crate::issuer::{self, Role};
@@ -18,6 +20,7 @@ pub(super) struct Issuing {
     pub(super) host: Arc<Host>,
     pub(super) announcer: Arc<Announcer>,
     pub(super) state: StateDir,
+    facts: Arc<Facts>,
     seen: Option<Fingerprint>,
     /// The CA of the files, in use as long as it is not revoked.
     held: Option<Arc<Role>>,
@@ -32,11 +35,17 @@ pub(super) struct Issuing {
 }
 
 impl Issuing {
-    pub(super) fn new(host: Arc<Host>, announcer: Arc<Announcer>, state: StateDir) -> Self {
+    pub(super) fn new(
+        host: Arc<Host>,
+        announcer: Arc<Announcer>,
+        state: StateDir,
+        facts: Arc<Facts>,
+    ) -> Self {
         Self {
             host,
             announcer,
             state,
+            facts,
             seen: None,
             held: None,
             is_revoked: None,
@@ -133,10 +142,7 @@ impl Issuing {
         }
         if before.is_some() != next.is_some() {
             self.announcer.set_issuer(next.is_some());
-            let local = self.announcer.local(&self.host.config.load());
-            if let Err(error) = self.host.membership.set_local(local) {
-                tracing::warn!(%error, "not announced as an issuer");
-            }
+            announce(&self.host, &self.announcer, &self.facts);
         }
     }
 

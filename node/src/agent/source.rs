@@ -18,6 +18,7 @@ use starling_transport::{HostHash, Refusal, RefusedByPeer, Svid};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::means::Means;
 use super::{explain, invitations, lines, policies};
 use crate::admin::{Source, view};
 use crate::balance;
@@ -47,6 +48,8 @@ pub(super) struct Facts {
     advertise: SocketAddr,
     began: Instant,
     config: Mutex<ConfigFacts>,
+    /// What the configuration in force goes without.
+    pub(super) means: Means,
 }
 
 #[derive(Debug)]
@@ -69,6 +72,7 @@ impl Facts {
                 taken: now,
                 last_error: None,
             }),
+            means: Means::default(),
         })
     }
 
@@ -80,9 +84,9 @@ impl Facts {
         };
     }
 
-    /// Files could not be taken; the old state stays.
-    pub(super) fn set_error(&self, error: Option<String>) {
-        self.config().last_error = error;
+    /// The files of the configuration could not be read; all of the old one stays.
+    pub(super) fn set_error(&self, error: String) {
+        self.config().last_error = Some(error);
     }
 
     /// Why the files were not taken.
@@ -186,6 +190,7 @@ impl Source for View {
                 directory: facts.directory.display().to_string(),
                 age_s: known.taken.elapsed().as_secs(),
                 last_error: known.last_error.clone(),
+                absent: facts.means.absent(),
             },
         }
     }

@@ -20,6 +20,9 @@ pub struct Agent {
     pub directory: String,
     /// Why the files there are not in force.
     pub config_error: Option<String>,
+    /// Entries of the configuration in force that go without what they need.
+    #[serde(default)]
+    pub absent: Vec<view::Absent>,
     /// Those in force: of the node, its services, its CA.
     pub certificates: Vec<Certificate>,
     pub renewal: Option<view::Renewal>,
@@ -92,6 +95,7 @@ impl Agent {
     pub fn judge(&self) -> Vec<Finding> {
         let mut found = Vec::new();
         found.extend(self.config());
+        found.extend(self.absent());
         found.extend(certificates::judge(
             &self.certificates,
             self.renewal.as_ref(),
@@ -116,6 +120,33 @@ impl Agent {
             vec![error],
             "put it right; `starling validate` tells beforehand",
         ))
+    }
+
+    fn absent(&self) -> Option<Finding> {
+        let evidence = self.absent.iter().take(EVIDENCE_MAX).map(|absent| {
+            let view::Absent {
+                entry,
+                declared,
+                why,
+            } = absent;
+            match declared.is_empty() {
+                true => format!("{entry}: {why}"),
+                false => format!("{declared}: {entry}: {why}"),
+            }
+        });
+        let count = self.absent.len();
+        (count > 0).then(|| {
+            Finding::new(
+                Severity::Error,
+                Check::Config,
+                match count {
+                    1 => "an entry of the configuration goes without what it needs".to_owned(),
+                    many => format!("{many} entries of the configuration go without what they need"),
+                },
+                evidence.collect(),
+                "give each what it lacks: the agent takes it up within seconds; the rest of the configuration is in force",
+            )
+        })
     }
 
     fn alone(&self) -> Option<Finding> {
@@ -197,6 +228,9 @@ impl OpenFiles {
 
 /// Descriptors for listeners, pooled connections to apps, the admin side and logs.
 const SPARE: u64 = 512;
+
+/// Entries may be many on a host with many services.
+const EVIDENCE_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {

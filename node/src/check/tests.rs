@@ -71,6 +71,7 @@ pub(crate) fn agent() -> Agent {
         state: "/var/lib/starling".into(),
         directory: "/etc/starling".into(),
         config_error: None,
+        absent: Vec::new(),
         certificates: vec![Certificate {
             name: "node/n1".into(),
             life_s: 86_400,

@@ -1,12 +1,13 @@
 //! `starling agent`: run the agent of this host.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
-use crate::config::{Config, DIRECTORY};
+use crate::agent::last_config;
+use crate::config::{Config, Contents, DIRECTORY};
 use crate::state::StateDir;
 use crate::{agent, demo, telemetry};
 
@@ -25,16 +26,14 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    /// Everything that can be wrong with files is found here, before the machine is touched.
     pub(super) fn run(self) -> anyhow::Result<()> {
         if let Some(parent) = self.parent {
             demo::leash::follow(parent)?;
         }
-        let mut config = Config::load(&self.config)?;
         let state_is_given = self.state.is_some();
-        if let Some(state) = self.state {
-            config.state = std::path::absolute(state)?;
-        }
+        let given = self.state.as_ref().map(std::path::absolute).transpose()?;
+        let (mut config, files) = load(&self.config, given.as_deref())?;
+        config.state = given.unwrap_or(config.state);
         let state = StateDir::open(&config.state)?;
         // From here on keys are in memory: no core dumps, and no other process of this user looks in.
         set_dumpable_behavior(DumpableBehavior::NotDumpable)
@@ -43,11 +42,29 @@ impl Agent {
         let ended = agent::run(agent::Options {
             directory: self.config,
             config,
+            files,
             state,
             state_is_given,
             level: level.clone(),
         });
         level.flush();
         ended
+    }
+}
+
+/// The configuration of the files, or the last one that could be read, and then why these cannot.
+fn load(
+    directory: &Path,
+    state: Option<&Path>,
+) -> anyhow::Result<(Config, Result<Contents, String>)> {
+    let problems = match Config::load_with_files(directory) {
+        Ok((config, files)) => return Ok((config, Ok(files))),
+        Err(problems) => problems,
+    };
+    let state = state.map_or_else(|| last_config::state_of(directory), Path::to_owned);
+    let kept = StateDir::open(&state).ok();
+    match kept.and_then(|state| last_config::read(&state)) {
+        Some(config) => Ok((config, Err(problems.to_string()))),
+        None => Err(problems.into()),
     }
 }

@@ -178,6 +178,13 @@ fn row(one: &Judged) -> [String; 5] {
 }
 
 fn reason(one: &Judged) -> String {
+    let is_stale = one.verdict.as_ref().is_some_and(|verdict| verdict.is_stale);
+    let stale = match is_stale {
+        true => {
+            "; the files there changed since and cannot be read, so what they say now is not in force (`starling check` there)"
+        }
+        false => "",
+    };
     let text = match (&one.verdict, &one.problem) {
         (Some(verdict), _) => match &verdict.path {
             Some(path) => format!("{}; its app gets {path}", verdict.text),
@@ -186,7 +193,7 @@ fn reason(one: &Judged) -> String {
         (None, Some(problem)) => problem.clone(),
         (None, None) => "no answer".to_owned(),
     };
-    format!("{}: {}", one.node, text.escape_debug())
+    format!("{}: {}{stale}", one.node, text.escape_debug())
 }
 
 #[cfg(test)]
@@ -204,6 +211,7 @@ mod tests {
             mode: "enforce".into(),
             mode_declared: None,
             path: Some("/cart".into()),
+            is_stale: false,
         };
         let denied = Answer {
             allowed: false,

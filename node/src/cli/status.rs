@@ -54,6 +54,26 @@ fn render(status: &view::Status) -> String {
             "The files were changed since, but are not in force:\n{error}"
         ));
     }
+    if !status.config.absent.is_empty() {
+        let entries = status.config.absent.iter().map(|absent| {
+            let view::Absent {
+                entry,
+                declared,
+                why,
+            } = absent;
+            let place = if declared.is_empty() {
+                String::new()
+            } else {
+                format!("{declared}: ")
+            };
+            format!("{place}{entry}: {why}")
+        });
+        let entries: Vec<_> = entries.collect();
+        parts.push(format!(
+            "The configuration is in force, but for:\n{}",
+            entries.join("\n")
+        ));
+    }
     if let Some(refused) = &status.refused_by_peer {
         parts.push(refusal(refused));
     }
@@ -304,6 +324,11 @@ mod tests {
                 directory: "/etc/starling".into(),
                 age_s: 12,
                 last_error: Some("error: web.toml:1: unknown key `x`".into()),
+                absent: vec![view::Absent {
+                    entry: "upstream `pay`".into(),
+                    declared: "web.toml:4".into(),
+                    why: "cannot listen on 127.0.0.1:9001: in use".into(),
+                }],
             },
         }
     }
@@ -320,6 +345,9 @@ configuration /etc/starling, read 12s ago
 
 The files were changed since, but are not in force:
 error: web.toml:1: unknown key `x`
+
+The configuration is in force, but for:
+web.toml:4: upstream `pay`: cannot listen on 127.0.0.1:9001: in use
 
 For 10.0.0.2:7400, spiffe://example.org/svc/web HAS EXPIRED (5s ago).
   hint: renew it, or put the clock right, here or there: `timedatectl`

@@ -25,9 +25,17 @@ enum Role {
     Services,
 }
 
+/// Files and what they held.
+pub type Contents = Vec<(PathBuf, Vec<u8>)>;
+
 impl Config {
     /// Reads `starling.toml` and `services.d/*.toml` in `directory`. Either may be missing, the directory may not.
     pub fn load(directory: &Path) -> Result<Self, Problems> {
+        Self::load_with_files(directory).map(|(config, _)| config)
+    }
+
+    /// The same, with the contents of the files, to read them again by [`Self::from_files`].
+    pub fn load_with_files(directory: &Path) -> Result<(Self, Contents), Problems> {
         match fs::metadata(directory) {
             Ok(meta) if meta.is_dir() => {}
             Ok(_) => return Err(unreadable(directory, "it is not a directory")),
@@ -39,9 +47,19 @@ impl Config {
         Self::read(&files, problems)
     }
 
+    /// Reads what was read before.
+    pub fn from_files(files: &[(PathBuf, Vec<u8>)]) -> Result<Self, Problems> {
+        let (mut config, mut problems) = (Self::default(), Problems::default());
+        for (file, content) in files {
+            problems.append(config.add(file, content));
+        }
+        whole::check(&config, &mut problems);
+        problems.or(|| config)
+    }
+
     /// Reads single files as if they were all there is.
     pub fn load_files(files: &[PathBuf]) -> Result<Self, Problems> {
-        Self::read(files, Problems::default())
+        Self::read(files, Problems::default()).map(|(config, _)| config)
     }
 
     /// Reads the content of one file; `file` only serves messages and says by its name what may stand in it.
@@ -57,16 +75,19 @@ impl Config {
         Fingerprint::of(files(directory).0)
     }
 
-    fn read(files: &[PathBuf], mut problems: Problems) -> Result<Self, Problems> {
-        let mut config = Self::default();
+    fn read(files: &[PathBuf], mut problems: Problems) -> Result<(Self, Contents), Problems> {
+        let (mut config, mut contents) = (Self::default(), Contents::new());
         for file in files {
             match content(file) {
-                Ok(content) => problems.append(config.add(file, &content)),
+                Ok(content) => {
+                    problems.append(config.add(file, &content));
+                    contents.push((file.clone(), content));
+                }
                 Err(error) => problems.append(unreadable(file, error)),
             }
         }
         whole::check(&config, &mut problems);
-        problems.or(|| config)
+        problems.or(|| (config, contents))
     }
 
     /// Adds what one file says. After a problem the rest is only good for finding more of them.

@@ -45,6 +45,9 @@ pub struct Answer {
     /// The path that the app gets, where that is not the one asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// Whether the node's files changed since, so that what they say now is not in force.
+    #[serde(default)]
+    pub is_stale: bool,
 }
 
 /// Why a question has no answer.
@@ -176,6 +179,7 @@ impl Answer {
             mode: verdict.mode.to_string(),
             mode_declared: entry.mode_declared.as_ref().map(ToString::to_string),
             path: verdict.forward.as_ref().map(ToString::to_string),
+            is_stale: false,
         }
     }
 }

@@ -43,7 +43,7 @@ pub fn at_start(
     let due: Vec<_> = all(&set).filter(|svid| due(svid.leaf()) <= now).collect();
     let set = if state.exists(INTERMEDIATE_KEY) && !due.is_empty() {
         match sign(&due, state, lifetime) {
-            Ok(()) => state.identities()?,
+            Ok(()) => state.identities_beside(Some(&set))?.0,
             // What is there may be good for a while, and other issuers may be well.
             Err(error) => {
                 let error: &(dyn std::error::Error + 'static) = &error;

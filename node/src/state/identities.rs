@@ -4,14 +4,28 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use starling_gossip::ServiceName;
-use starling_transport::{IdentityKind, IdentitySet, Leaf, Refusal, SpiffeId, Svid, TrustBundle};
+use starling_transport::{
+    IdentityKind, IdentitySet, Leaf, Refusal, SpiffeId, Svid, TrustBundle, TrustDomain,
+};
 
 use super::{NODE_CHAIN, NODE_KEY, SERVICES, StateDir, StateError, TRUST};
 
 impl StateDir {
-    /// Reads roots, the node's SVID and those of its services: all of them or none. A set that does not fit together is
-    /// an error, so that a running agent keeps the one it has and a starting one does not start.
+    /// Reads roots, the node's SVID and those of its services: all of them or none.
     pub fn identities(&self) -> Result<IdentitySet, StateError> {
+        let (set, mut faults) = self.identities_beside(None)?;
+        match faults.is_empty() {
+            true => Ok(set),
+            false => Err(faults.swap_remove(0)),
+        }
+    }
+
+    /// The same for an agent. Roots and node have to fit together, so that a running agent keeps the set it has and a starting one does
+    /// not start. A service whose files cannot be used keeps its SVID of `before`, or goes without; why is returned beside the set.
+    pub fn identities_beside(
+        &self,
+        before: Option<&IdentitySet>,
+    ) -> Result<(IdentitySet, Vec<StateError>), StateError> {
         let node = self.svid(NODE_CHAIN, NODE_KEY)?;
         if !matches!(node.id().kind(), IdentityKind::Node(_)) {
             return Err(self.misplaced(NODE_CHAIN, &node));
@@ -24,25 +38,44 @@ impl StateDir {
                     source,
                 }
             })?;
-        let mut services = BTreeMap::new();
-        for name in self.services()? {
-            let (chain, key) = service_files(&name);
-            let svid = self.svid(&chain, &key)?;
-            let named = ServiceName::parse(&name)
-                .ok()
-                .and_then(|n| SpiffeId::service(&trust_domain, n.as_str()).ok());
-            if named.as_ref() != Some(svid.id()) {
-                return Err(self.misplaced(&chain, &svid));
-            }
-            self.vouched(&trust, &chain, &svid)?;
-            services.insert(svid.id().clone(), svid);
-        }
         self.vouched(&trust, NODE_CHAIN, &node)?;
-        Ok(IdentitySet {
+        let (mut services, mut faults) = (BTreeMap::new(), Vec::new());
+        for name in self.services()? {
+            match self.service(&name, &trust_domain, &trust) {
+                Ok(svid) => {
+                    services.insert(svid.id().clone(), svid);
+                }
+                Err(error) => {
+                    let held = before.and_then(|before| before.service(&name));
+                    services.extend(held.map(|held| (held.id().clone(), held.clone())));
+                    faults.push(error);
+                }
+            }
+        }
+        let set = IdentitySet {
             trust,
             node,
             services,
-        })
+        };
+        Ok((set, faults))
+    }
+
+    fn service(
+        &self,
+        name: &str,
+        trust_domain: &TrustDomain,
+        trust: &TrustBundle,
+    ) -> Result<Svid, StateError> {
+        let (chain, key) = service_files(name);
+        let svid = self.svid(&chain, &key)?;
+        let named = ServiceName::parse(name)
+            .ok()
+            .and_then(|name| SpiffeId::service(trust_domain, name.as_str()).ok());
+        if named.as_ref() != Some(svid.id()) {
+            return Err(self.misplaced(&chain, &svid));
+        }
+        self.vouched(trust, &chain, &svid)?;
+        Ok(svid)
     }
 
     /// Replaces a chain and its key, PEM, so that at every moment, also after a crash, a pair is there that fits: the old
@@ -126,7 +159,6 @@ mod tests {
     use std::path::Path;
 
     use starling_gossip::NodeName;
-    use starling_transport::TrustDomain;
 
     use super::*;
     use crate::ca::{Authority, LIFETIME};

@@ -59,6 +59,8 @@ pub const RENEWALS_REFUSED: &str = "starling_renewals_refused_total";
 pub const JOINS: &str = "starling_joins_total";
 /// Times the configuration was read again.
 pub const RELOADS: &str = "starling_config_reloads_total";
+/// Entries of the configuration in force that go without what they need.
+pub const CONFIG_ABSENT: &str = "starling_config_absent";
 /// When the configuration in force was read.
 pub const CONFIG_LOADED: &str = "starling_config_loaded_timestamp_seconds";
 /// Documents by what became of them on this node.
@@ -180,6 +182,11 @@ pub fn reloaded(taken: bool) {
     if taken {
         config_loaded();
     }
+}
+
+/// So many entries of the configuration go without a certificate, a socket or a place in the announcement.
+pub(crate) fn absent(count: usize) {
+    gauge!(CONFIG_ABSENT).set(count as f64);
 }
 
 /// The configuration in force was read now.
@@ -363,6 +370,10 @@ fn describe_agent() {
     describe_counter!(
         RELOADS,
         "Times the configuration was read again, by outcome; the start is not counted"
+    );
+    describe_gauge!(
+        CONFIG_ABSENT,
+        "Entries of the configuration in force that go without a certificate, a socket or a place in the announcement"
     );
     describe_gauge!(
         CONFIG_LOADED,

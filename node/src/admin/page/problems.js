@@ -12,6 +12,7 @@ export function draw_problems(status) {
     refused && ['bad', `${refused.by} refuses ${refused.identity}: ${refused.why}`, undefined, refused.age_s, ' ago'],
     renewal && ['bad', `${renewal.identity} cannot be renewed: ${renewal.error}`, undefined, renewal.failing_s, ' long'],
     config.last_error && ['warn', `The changed configuration is not in force: ${config.last_error}`],
+    ...(config.absent ?? []).map(({ entry, declared, why }) => ['bad', `${declared} ${entry}: ${why}`]),
     documents.forks && ['warn', `${count(documents.forks, 'document was', 'documents were')} issued twice under one number.`, '#/documents'],
     documents.not_in_force && ['warn', `${count(documents.not_in_force, 'document has', 'documents have')} no effect here.`, '#/documents'],
   ].filter(Boolean);

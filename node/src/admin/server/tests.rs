@@ -42,6 +42,7 @@ impl Source for Young {
                 directory: "/etc/starling".into(),
                 age_s: 1,
                 last_error: None,
+                absent: Vec::new(),
             },
         }
     }
