@@ -8,6 +8,7 @@ use super::compile::{Entry, Snapshot};
 use super::judge::{Subject, Verdict, Why};
 use crate::config::{Mode, Protocol};
 use crate::percent::{decoded, encoded};
+use crate::said;
 
 /// May `caller` call `callee`, with this request if there is one?
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +46,23 @@ pub struct Answer {
     /// The path that the app gets, where that is not the one asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+}
+
+impl Answer {
+    /// What another node answered, marked as its words.
+    pub(crate) fn of_another(self) -> Self {
+        let word = |text: Option<String>| text.map(|text| said::word(&text));
+        Self {
+            caller: said::word(&self.caller),
+            allowed: self.allowed,
+            why: said::word(&self.why),
+            text: said::quoted(&self.text),
+            rule: word(self.rule),
+            mode: said::word(&self.mode),
+            mode_declared: word(self.mode_declared),
+            path: word(self.path),
+        }
+    }
 }
 
 /// Why a question has no answer.
