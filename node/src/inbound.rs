@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 
 use crate::apps;
 use crate::body::{Body, Call, Closing, Counted, Judged, boxed, full};
-use crate::config::Protocol;
+use crate::config::{Protocol, Service};
 use crate::control;
 use crate::grpc::Tongue;
 use crate::guard::Refusal;
@@ -264,7 +264,21 @@ pub(crate) fn prepare(
     head: &mut request::Parts,
 ) -> Result<(), Reason> {
     entry.conform(verdict, head)?;
-    headers::request_from_peer(head, caller.as_str())
+    headers::request_from_peer(head, caller.as_str())?;
+    served(&entry.service, head)
+}
+
+/// Whether the service serves the authority that a cleaned request names. Apps that tell virtual hosts apart would otherwise
+/// be reached by way of a service that is not theirs.
+pub(crate) fn served(service: &Service, head: &request::Parts) -> Result<(), Reason> {
+    match head
+        .uri
+        .authority()
+        .is_some_and(|named| service.hosts.admit(named))
+    {
+        true => Ok(()),
+        false => Err(Reason::WrongHost),
+    }
 }
 
 /// One tunnel of a peer.

@@ -189,6 +189,45 @@ fn a_change_of_rules_cuts_what_is_under_way() {
     });
 }
 
+#[test]
+fn a_caller_reached_another_virtual_host_of_an_app_by_way_of_a_service() {
+    need!(Need::Agent);
+    let _turn = turn::shared();
+    let mesh = Mesh::loopback(&[("n1", &["web"]), ("n2", &["web", "shop"])]);
+    let (n1, n2) = (mesh.node("n1"), mesh.node("n2"));
+    let hosts = "hosts = [\"shop.example\"]\n";
+    n2.serve("shop", mirror(n2.host()), "http", &["web"], hosts);
+    let callers = [n1, n2].map(|node| node.call("shop", "web"));
+    mesh.start();
+    mesh.wait_healthy("shop", &["n2"], crate::SEEN);
+    let cases = [
+        ("GET / HTTP/1.1", "shop.example", true),
+        ("GET / HTTP/1.1", "SHOP.example:8080", true),
+        ("GET http://shop.example/ HTTP/1.1", "admin.example", true),
+        ("GET / HTTP/1.1", "admin.example", false),
+        ("GET / HTTP/1.1", "shop.example.evil.example", false),
+        ("GET http://admin.example/ HTTP/1.1", "shop.example", false),
+    ];
+    // On another host, and on the callee's own.
+    for address in callers {
+        for (line, host, is_served) in cases {
+            let mut stream = TcpStream::connect(address).expect("it listens");
+            let asked = format!("{line}\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+            stream.write_all(asked.as_bytes()).expect("a connection");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("an answer");
+            let told = match is_served {
+                true => answer.starts_with("HTTP/1.1 200 "),
+                false => {
+                    answer.starts_with("HTTP/1.1 403 ")
+                        && answer.contains("starling-error: wrong-host\r\n")
+                }
+            };
+            assert!(told, "{line} {host}: {answer}");
+        }
+    }
+}
+
 /// A connection to `/` of the app, become one that echoes.
 fn upgrade(address: SocketAddr) -> BufReader<TcpStream> {
     let mut stream = TcpStream::connect(address).expect("it listens");

@@ -101,6 +101,7 @@ pub(super) struct Service {
     pub(super) protocol: Text,
     pub(super) http: Text,
     pub(super) proxy_protocol: Text,
+    pub(super) hosts: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) allow: Option<Vec<Spanned<String>>>,
     pub(super) grant: Option<Vec<Spanned<policy::Rule>>>,
     pub(super) deny: Option<Vec<Spanned<policy::Rule>>>,

@@ -11,6 +11,7 @@ use toml::Spanned;
 use super::calls::ServiceLimits;
 use super::check::Checker;
 use super::health::Health;
+use super::hosts::Hosts;
 use super::policy::{self, Caller, Rule};
 use super::{Place, raw};
 
@@ -28,6 +29,8 @@ pub struct Service {
     pub is_told: bool,
     /// The version of HTTP spoken to the app. Default 1.
     pub http: HttpVersion,
+    /// Authorities that requests may name. Default any.
+    pub hosts: Hosts,
     /// Services that may call it. Nobody else may; default nobody.
     pub allow: Vec<Caller>,
     /// What else is allowed: `[[service.grant]]`.
@@ -100,6 +103,16 @@ impl Service {
             .is_some_and(|word| word.get_ref() == AUTO);
         let is_told = check_proxy(raw, protocol, checker);
         let http = check_http(raw, protocol, http, checker);
+        let hosts = Hosts::check(raw.hosts.as_ref(), checker);
+        if let Some(raw) = raw
+            .hosts
+            .as_ref()
+            .filter(|_| protocol == Protocol::Tcp || is_detected)
+        {
+            let what = "`hosts` is for services that speak http or grpc";
+            let hint = "add `protocol = \"http\"`: what passes as bytes names no host";
+            checker.problem(raw.span(), what, hint);
+        }
         let allow = raw
             .allow
             .iter()
@@ -130,6 +143,7 @@ impl Service {
             is_detected,
             is_told,
             http,
+            hosts,
             allow,
             grants,
             denies,

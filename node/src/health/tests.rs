@@ -33,6 +33,7 @@ fn service(name: &str, address: SocketAddr, health: Option<Health>) -> Service {
         is_detected: false,
         is_told: false,
         http: HttpVersion::H1,
+        hosts: crate::config::Hosts::default(),
         allow: Vec::new(),
         grants: Vec::new(),
         denies: Vec::new(),
