@@ -6,6 +6,7 @@ mod exchange;
 mod http;
 mod manner;
 mod mirror;
+mod origin;
 mod send;
 mod tcp;
 mod verdict;
@@ -14,6 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use starling_gossip::ServiceName;
 use starling_transport::SpiffeId;
 use tokio::net::{TcpListener, TcpStream};
@@ -22,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::manner::{Manner, Manners};
 use crate::balance::Balancer;
-use crate::config::{AUTO, CallSettings, Protocol, Upstream};
+use crate::config::{AUTO, CallSettings, Hosts, Protocol, Upstream};
 use crate::detect;
 use crate::host::Host;
 use crate::telemetry::series::{Series, Side};
@@ -38,6 +40,8 @@ struct Route {
     balancer: Arc<Balancer>,
     manners: Arc<Manners>,
     declared: Option<Protocol>,
+    /// Of requests on open connections too.
+    hosts: Arc<ArcSwap<Hosts>>,
 }
 
 /// An upstream's listening socket, open but not yet served.
@@ -109,6 +113,7 @@ impl Route {
             balancer: host.balancer(&upstream.service),
             manners: Manners::new(base(host, upstream)),
             declared: upstream.protocol,
+            hosts: Arc::new(ArcSwap::from_pointee(upstream.hosts.clone())),
         })
     }
 
@@ -120,6 +125,8 @@ impl Route {
         {
             self.manners.set(base(&self.host, upstream));
             route.manners = self.manners.clone();
+            self.hosts.store(Arc::new(upstream.hosts.clone()));
+            route.hosts = self.hosts.clone();
         }
         route
     }
@@ -141,6 +148,7 @@ impl Route {
                 &Arc::<CallSettings>::default(),
             )),
             declared: None,
+            hosts: Arc::default(),
         })
     }
 

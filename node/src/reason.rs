@@ -237,7 +237,7 @@ impl Reason {
             Self::WrongHost => (
                 "wrong-host",
                 403,
-                "the request names a host that `hosts` of the upstream or the service does not list; look at the Host header",
+                "`hosts` of the upstream or the service does not list the host that the request names, or a web page sent it; look at Host and Origin",
             ),
             Self::WrongService => (
                 "wrong-service",

@@ -228,6 +228,46 @@ fn a_caller_reached_another_virtual_host_of_an_app_by_way_of_a_service() {
     }
 }
 
+#[test]
+fn a_web_page_called_a_service_as_the_service_of_the_host_where_it_is_open() {
+    need!(Need::Agent);
+    let _turn = turn::shared();
+    let mesh = Mesh::loopback(&[("n1", &["web"]), ("n2", &["shop"])]);
+    let (n1, n2) = (mesh.node("n1"), mesh.node("n2"));
+    n2.serve("shop", mirror(n2.host()), "http", &["web"], "");
+    let hosts = "protocol = \"http\"\nhosts = [\"localhost\", \"shop\"]\n";
+    let address = n1.call_as_told("shop", "web", hosts);
+    mesh.start();
+    mesh.wait_healthy("shop", &["n2"], crate::SEEN);
+    let ask = |fields: &str| {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        let asked = format!("GET / HTTP/1.1\r\n{fields}connection: close\r\n\r\n");
+        stream.write_all(asked.as_bytes()).expect("a connection");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    };
+    for fields in [
+        "host: localhost:9\r\n",
+        "host: shop\r\n",
+        "host: shop\r\nsec-fetch-site: none\r\n",
+    ] {
+        let answer = ask(fields);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{fields}: {answer}");
+    }
+    for fields in [
+        "host: evil.example\r\n",
+        "host: localhost\r\nsec-fetch-site: cross-site\r\nsec-fetch-mode: no-cors\r\n",
+        "host: localhost\r\norigin: https://evil.example\r\n",
+        "host: localhost\r\norigin: https://evil.example\r\nconnection: upgrade\r\nupgrade: mirror\r\n",
+    ] {
+        let answer = ask(fields);
+        let is_refused = answer.starts_with("HTTP/1.1 403 ")
+            && answer.contains("starling-error: wrong-host\r\n");
+        assert!(is_refused, "{fields}: {answer}");
+    }
+}
+
 /// A connection to `/` of the app, become one that echoes.
 fn upgrade(address: SocketAddr) -> BufReader<TcpStream> {
     let mut stream = TcpStream::connect(address).expect("it listens");

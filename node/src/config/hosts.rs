@@ -41,6 +41,12 @@ impl Hosts {
         })
     }
 
+    #[cfg(test)]
+    pub(crate) fn listed(hosts: &[&'static str]) -> Self {
+        let hosts = hosts.iter().map(|host| Authority::from_static(host));
+        Self(Some(hosts.collect()))
+    }
+
     /// Whether there is a list.
     pub fn is_declared(&self) -> bool {
         self.0.is_some()
@@ -50,12 +56,11 @@ impl Hosts {
 fn host(name: &Spanned<String>, checker: &mut Checker<'_>) -> Option<Authority> {
     let text = name.get_ref();
     let authority = Authority::try_from(text.as_str()).ok().filter(|authority| {
-        let is_port = authority
-            .port()
-            .is_none_or(|port| port.as_str().parse::<u16>().is_ok());
+        // What is no port is none to `http`.
+        let is_port = authority.port().is_some() || authority.as_str() == authority.host();
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
-        let ends = text.ends_with(':') || text.len() > HOST_BYTES_MAX;
-        !authority.host().is_empty() && is_port && !ends && text.bytes().all(is_plain)
+        let is_short = text.len() <= HOST_BYTES_MAX;
+        !authority.host().is_empty() && is_port && is_short && text.bytes().all(is_plain)
     });
     if authority.is_none() {
         let what = format!("`{}` in `hosts` is no host", shown(text));
@@ -77,11 +82,7 @@ mod tests {
 
     #[test]
     fn a_request_that_names_another_host_is_not_admitted() {
-        let hosts = Hosts(Some(
-            ["shop.example", "127.0.0.1:9001", "[::1]:9001"]
-                .map(Authority::from_static)
-                .into(),
-        ));
+        let hosts = Hosts::listed(&["shop.example", "127.0.0.1:9001", "[::1]:9001"]);
         let check = |authority: &'static str, expected| {
             assert_eq!(
                 hosts.admit(&Authority::from_static(authority)),

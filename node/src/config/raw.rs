@@ -134,6 +134,7 @@ pub(super) struct Upstream {
     #[serde(rename = "as")]
     pub(super) caller: Text,
     pub(super) protocol: Text,
+    pub(super) hosts: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) balance: Option<Spanned<calls::Balance>>,
     pub(super) retry: Option<Spanned<calls::Retry>>,
     pub(super) timeout: Option<Spanned<calls::Timeouts>>,

@@ -13,7 +13,7 @@ use super::direct::Directed;
 use super::exchange::{Failure, ask, reach};
 use super::manner::Manner;
 use super::verdict::Verdict;
-use super::{Route, mirror};
+use super::{Route, mirror, origin};
 use crate::balance::Pick;
 use crate::body::{Body, Counted, Offered, Timers, boxed, full};
 use crate::deadline::{self, Deadline};
@@ -45,6 +45,9 @@ pub(super) async fn send(
     let (began, (mut head, body)) = (Instant::now(), request.into_parts());
     let claimed = deadline::claimed(&head.headers);
     headers::request_from_app(&mut head, route.service.as_str())?;
+    if !origin::is_let_in(&route.hosts.load(), &head) {
+        return Err(Reason::WrongHost.into());
+    }
     let (directed, answer) = Directed::request(route, &mut head)?;
     if let Some(rule) = &directed.rule {
         line.set_route(rule.clone());

@@ -171,6 +171,7 @@ fn in_code() -> BTreeMap<String, String> {
         ("upstream.listen", required()),
         ("upstream.as", required()),
         ("upstream.protocol", none(upstream.protocol.is_none())),
+        ("upstream.hosts", any(!upstream.hosts.is_declared())),
         (
             "upstream.balance.algorithm",
             quoted(&balance.algorithm.as_str()),
