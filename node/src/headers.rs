@@ -6,11 +6,14 @@
 //! - Fields that claim an identity never pass from an app or a peer: `starling-*`, `x-starling-*`, `x-forwarded-client-cert`,
 //!   `client-cert` and `client-cert-chain` (RFC 9440). Aliases that CGI-like servers would read as the same name
 //!   (`starling_caller`, `Starling.Caller`) count as the same. The callee's app gets `starling-caller` from its own agent.
+//! - What servers take for the word of a proxy (`untrusted`) does not pass to the app, unless its service says so.
 //! - `forwarded` and `x-forwarded-*` pass untouched, as does `via`: they tell of addresses, not of mesh identities, and
 //!   an app that is an edge proxy needs them to reach the apps behind it. The mesh adds none.
 //! - `upgrade` ends here too, but one that the mesh carries (`crate::upgrade`) is put back for the next hop.
 //! - `starling-hops` is one exception: it only ever counts up, and stops requests that go round in circles. `starling-mirror` is
 //!   the other: the caller's agent marks a copy, and the callee's writes `x-starling-mirror` for its app.
+
+mod untrusted;
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, HOST, SEC_WEBSOCKET_KEY, TE, TRANSFER_ENCODING, UPGRADE,
@@ -21,6 +24,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 use crate::reason::{self, Reason};
 use crate::telemetry::trace;
+
+pub use untrusted::{is_untrusted, remove_untrusted};
 
 /// Who called: the caller's SPIFFE ID, set by the callee's agent for its app.
 pub const CALLER: HeaderName = HeaderName::from_static("starling-caller");
@@ -128,6 +133,7 @@ pub fn response_from_peer(headers: &mut HeaderMap) -> Option<Reason> {
 pub fn trailers(headers: &mut HeaderMap) {
     remove_hop(headers);
     remove_claims(headers);
+    remove_untrusted(headers, &[]);
     headers.remove(CONTENT_LENGTH);
     headers.remove(HOST);
 }

@@ -354,6 +354,7 @@ async fn ask(
     let (mut head, body) = request.into_parts();
     // A caller without identity is cleaned like an app of this host, and `starling-caller` stays away.
     headers::request_from_app(&mut head, service.name.as_str())?;
+    headers::remove_untrusted(&mut head.headers, &service.trust_headers);
     served(service, &head)?;
     admitted.tell_app(&mut head.headers);
     let traffic = line.traffic();

@@ -268,6 +268,53 @@ fn a_web_page_called_a_service_as_the_service_of_the_host_where_it_is_open() {
     }
 }
 
+#[test]
+fn a_caller_said_what_only_a_proxy_knows_and_an_app_gave_a_status_that_there_is_not() {
+    need!(Need::Agent);
+    let _turn = turn::shared();
+    let mesh = Mesh::loopback(&[("n1", &["web"]), ("n2", &["shop", "trusting", "odd"])]);
+    let (n1, n2) = (mesh.node("n1"), mesh.node("n2"));
+    let odd = stream::serve(n2.host(), |mut stream| {
+        while crate::routes::read_request(&mut stream).is_some() {
+            let answer = b"HTTP/1.1 600 Odd\r\ncontent-length: 0\r\n\r\n";
+            if stream.write_all(answer).is_err() {
+                return;
+            }
+        }
+    });
+    let trust = "trust_headers = [\"x-remote-user\"]\n";
+    n2.serve("shop", mirror(n2.host()), "http", &["web"], "");
+    n2.serve("trusting", mirror(n2.host()), "http", &["web"], trust);
+    n2.serve("odd", odd, "http", &["web"], "");
+    let [shop, trusting, odd] = ["shop", "trusting", "odd"].map(|name| n1.call(name, "web"));
+    mesh.start();
+    for service in ["shop", "trusting", "odd"] {
+        mesh.wait_healthy(service, &["n2"], crate::SEEN);
+    }
+    let fields = [
+        ("X-Remote-User", "admin"),
+        ("Remote_User", "admin"),
+        ("X-Auth-Request-Groups", "admin"),
+        ("SSL-Client-Verify", "admin"),
+        ("X-Accel-Redirect", "admin"),
+        ("X-Original-URL", "admin"),
+        ("X-Forwarded-For", "192.0.2.1"),
+    ];
+    let told = |address| {
+        let answer = Client::new(address).ask("GET", "/", &fields, b"");
+        let answer = answer.expect("an answer");
+        assert_eq!(answer.status, 200);
+        let body = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(body.contains("x-forwarded-for: 192.0.2.1\r\n"), "{body}");
+        body.matches("admin").count()
+    };
+    assert_eq!((told(shop), told(trusting)), (0, 1));
+    let answer = Client::new(odd).ask("GET", "/", &[], b"");
+    let answer = answer.expect("an answer");
+    let reason = answer.header("starling-error");
+    assert_eq!((answer.status, reason), (502, Some("app-broken")));
+}
+
 /// A connection to `/` of the app, become one that echoes.
 fn upgrade(address: SocketAddr) -> BufReader<TcpStream> {
     let mut stream = TcpStream::connect(address).expect("it listens");

@@ -29,7 +29,7 @@ fn echo(node: &Node) -> SocketAddr {
 }
 
 /// Head and body of a request whose length is announced.
-fn read_request(stream: &mut TcpStream) -> Option<String> {
+pub(crate) fn read_request(stream: &mut TcpStream) -> Option<String> {
     let mut bytes = Vec::new();
     let head = loop {
         let mut byte = [0];

@@ -102,6 +102,7 @@ pub(super) struct Service {
     pub(super) http: Text,
     pub(super) proxy_protocol: Text,
     pub(super) hosts: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) trust_headers: Option<Vec<Spanned<String>>>,
     pub(super) allow: Option<Vec<Spanned<String>>>,
     pub(super) grant: Option<Vec<Spanned<policy::Rule>>>,
     pub(super) deny: Option<Vec<Spanned<policy::Rule>>>,

@@ -378,6 +378,11 @@ fn addresses() {
         "`hosts` is for services that speak http or grpc",
         "add `protocol = \"http\"`: what passes as bytes names no host",
     );
+    service(
+        "trust_headers = [\"x-remote-user\", \"accept\"]",
+        "`accept` in `trust_headers` is no header that agents remove",
+        "as in `trust_headers = [\"x-remote-user\"]`; the others pass",
+    );
     upstream(
         "hosts = [\"orders\"]",
         "`hosts` is for upstreams that say `protocol = \"http\"` or `\"grpc\"`",

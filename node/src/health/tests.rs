@@ -34,6 +34,7 @@ fn service(name: &str, address: SocketAddr, health: Option<Health>) -> Service {
         is_told: false,
         http: HttpVersion::H1,
         hosts: crate::config::Hosts::default(),
+        trust_headers: Vec::new(),
         allow: Vec::new(),
         grants: Vec::new(),
         denies: Vec::new(),

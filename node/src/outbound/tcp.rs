@@ -16,6 +16,7 @@ use super::verdict::Verdict;
 use crate::balance::Pick;
 use crate::config::Protocol;
 use crate::guard::Counted;
+use crate::inbound::AUTHORITY_PORT;
 use crate::policy::Live;
 use crate::pump::{self, End};
 use crate::reason::Reason;
@@ -152,6 +153,3 @@ async fn way(route: &Route, pick: &Pick) -> Result<Way, Reason> {
         }),
     }
 }
-
-/// RFC 9110 §9.3.6 wants a port in the authority of CONNECT; services have none, so it says nothing.
-const AUTHORITY_PORT: u16 = 443;

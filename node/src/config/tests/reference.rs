@@ -138,6 +138,10 @@ fn in_code() -> BTreeMap<String, String> {
         ("service.http", http.to_owned()),
         ("service.proxy_protocol", none(!service.is_told)),
         ("service.hosts", any(!service.hosts.is_declared())),
+        (
+            "service.trust_headers",
+            list(service.trust_headers.is_empty()),
+        ),
         ("service.allow", list(service.allow.is_empty())),
         ("service.grant", none(service.grants.is_empty())),
         ("service.grant.from", required()),
