@@ -20,6 +20,7 @@ use starling_gossip::ServiceName;
 use starling_transport::SpiffeId;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::manner::{Manner, Manners};
@@ -154,18 +155,22 @@ impl Route {
 
     async fn connection(self: Arc<Self>, socket: TcpStream) {
         let _best_effort = socket.set_nodelay(true);
-        let protocol = match self.declared {
-            Some(protocol) => protocol,
-            None => match self.announced().await {
-                Some(protocol) => protocol,
-                // It speaks both; or nobody offers it, and then all there is to say is an error in the app's language.
-                None => detect::spoken(&socket).await,
-            },
+        let (protocol, waiting) = match self.declared {
+            Some(protocol) => (protocol, None),
+            None => {
+                let (announced, waiting) = while_heard(&socket, self.announced()).await;
+                let protocol = match announced {
+                    Some(protocol) => protocol,
+                    // It speaks both; or nobody offers it, and then all there is to say is an error in the app's language.
+                    None => detect::spoken(&socket).await,
+                };
+                (protocol, waiting)
+            }
         };
         match protocol {
             // Boxed, so that an idle connection of one kind does not hold room for the other.
-            Protocol::Http => Box::pin(http::serve(self, socket)).await,
-            Protocol::Tcp => Box::pin(tcp::serve(self, socket)).await,
+            Protocol::Http => Box::pin(http::serve(self, socket, waiting)).await,
+            Protocol::Tcp => Box::pin(tcp::serve(self, socket, waiting)).await,
         }
     }
 
@@ -196,6 +201,19 @@ impl Route {
             self.service.as_str(),
             protocol,
         )
+    }
+}
+
+/// What `work` gives, and since when the app has waited for it, if the app has sent something before.
+async fn while_heard<T>(socket: &TcpStream, work: impl Future<Output = T>) -> (T, Option<Instant>) {
+    let (mut work, mut byte) = (std::pin::pin!(work), [0]);
+    tokio::select! {
+        biased;
+        done = &mut work => (done, None),
+        _ = socket.peek(&mut byte) => {
+            let heard = Instant::now();
+            (work.await, Some(heard))
+        }
     }
 }
 

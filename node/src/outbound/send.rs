@@ -40,9 +40,10 @@ pub(super) async fn send(
     route: &Arc<Route>,
     source: IpAddr,
     request: Request<Incoming>,
+    began: Instant,
     line: &mut AccessLine,
 ) -> Result<Sent, Refusal> {
-    let (began, (mut head, body)) = (Instant::now(), request.into_parts());
+    let (mut head, body) = request.into_parts();
     let claimed = deadline::claimed(&head.headers);
     headers::request_from_app(&mut head, route.service.as_str())?;
     if !origin::is_let_in(&route.hosts.load(), &head) {
@@ -87,7 +88,7 @@ pub(super) async fn send(
     };
     let body = Offered::new(body, kept);
     let mut attempts =
-        Attempts::new(route, &directed, &manner, deadline).keyed(&head.headers, source);
+        Attempts::new(route, &directed, &manner, began, deadline).keyed(&head.headers, source);
     let mut pick = attempts.next().await?;
     loop {
         line.set_instance(&pick.instance().node);
