@@ -75,7 +75,7 @@ fn audit_lets_through_what_enforce_refuses_and_says_so() {
     let (code, told) = shop.explain(&question);
     assert_eq!(code, Some(0), "{told}");
     assert!(
-        told.contains("n2: nothing allows it; mode audit lets it through"),
+        told.contains(r#"n2: "nothing allows it; mode audit lets it through""#),
         "{told}"
     );
     let labels = [
@@ -95,7 +95,7 @@ fn audit_lets_through_what_enforce_refuses_and_says_so() {
     });
     let (code, told) = shop.explain(&question);
     assert_eq!(code, Some(3), "{told}");
-    assert!(told.contains("n2: nothing allows it"), "{told}");
+    assert!(told.contains(r#"n2: "nothing allows it""#), "{told}");
     // The same, asked of the node that runs it, about calls made there.
     let elsewhere = [&question[..], &["--from", "n2"]].concat();
     let (code, told) = shop.explain(&elsewhere);

@@ -367,7 +367,7 @@ fn a_refusal_tells_the_peer_no_more_than_its_alert() {
         let text = refusal.to_tls().to_string();
         let alert = u8::from(rustls::AlertDescription::from(error));
         assert_eq!(
-            *texts.entry(alert).or_insert(text.clone()),
+            *texts.entry(alert).or_insert_with(|| text.clone()),
             text,
             "{refusal:?}"
         );
