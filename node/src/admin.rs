@@ -14,6 +14,7 @@ pub mod socket;
 mod tap;
 pub mod view;
 
+pub(crate) use origin::is_same_site;
 pub use remote::Rules;
 pub use server::{Door, serve};
 pub use socket::{Socket, SocketError};

@@ -72,8 +72,10 @@ impl Apps {
                 Reason::AppBroken
             }
         })?;
-        // Nobody asked for another protocol here; hyper gives such a connection up.
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // Nobody asked for another protocol here; hyper gives such a connection up. Nor is there a sixth class of status
+        // (RFC 9110 §15).
+        let status = response.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS || status.as_u16() > STATUS_MAX {
             return Err(Reason::AppBroken);
         }
         Ok(response)
@@ -118,6 +120,9 @@ fn at(address: SocketAddr, uri: &Uri) -> Result<Uri, Reason> {
         .get_or_insert_with(|| http::uri::PathAndQuery::from_static("/"));
     Uri::from_parts(parts).map_err(|_invalid| Reason::BadRequest)
 }
+
+/// The last status of the fifth class; `http` takes up to 999.
+pub(crate) const STATUS_MAX: u16 = 599;
 
 /// Shorter than the keep-alive of common servers (nginx 75 s), so that we close first and no request meets a close.
 const POOL_IDLE: Duration = Duration::from_secs(30);

@@ -14,6 +14,7 @@ mod admin;
 mod calls;
 mod check;
 mod health;
+mod hosts;
 mod issuer;
 mod keys;
 mod limits;
@@ -39,6 +40,7 @@ pub use calls::{
 };
 pub(crate) use check::is_host_port;
 pub use health::{Health, HealthKind};
+pub use hosts::Hosts;
 pub use issuer::Issuer;
 pub use limits::Limits;
 pub use load::Contents;

@@ -3,13 +3,17 @@
 //! Rules, the same at both ends, so that a peer that is not an agent gains nothing:
 //! - Fields of one hop end here (RFC 9110 §7.6.1), those named by `Connection` included. `Connection` cannot name away
 //!   what the mesh or message framing relies on.
-//! - Fields that claim an identity never pass from an app or a peer: `starling-*`, `x-forwarded-client-cert`,
+//! - Fields that claim an identity never pass from an app or a peer: `starling-*`, `x-starling-*`, `x-forwarded-client-cert`,
 //!   `client-cert` and `client-cert-chain` (RFC 9440). Aliases that CGI-like servers would read as the same name
 //!   (`starling_caller`, `Starling.Caller`) count as the same. The callee's app gets `starling-caller` from its own agent.
+//! - What servers take for the word of a proxy (`untrusted`) does not pass to the app, unless its service says so.
 //! - `forwarded` and `x-forwarded-*` pass untouched, as does `via`: they tell of addresses, not of mesh identities, and
 //!   an app that is an edge proxy needs them to reach the apps behind it. The mesh adds none.
 //! - `upgrade` ends here too, but one that the mesh carries (`crate::upgrade`) is put back for the next hop.
-//! - `starling-hops` is the one exception: it only ever counts up, and stops requests that go round in circles.
+//! - `starling-hops` is one exception: it only ever counts up, and stops requests that go round in circles. `starling-mirror` is
+//!   the other: the caller's agent marks a copy, and the callee's writes `x-starling-mirror` for its app.
+
+mod untrusted;
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, HOST, SEC_WEBSOCKET_KEY, TE, TRANSFER_ENCODING, UPGRADE,
@@ -21,10 +25,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use crate::reason::{self, Reason};
 use crate::telemetry::trace;
 
+pub use untrusted::{is_untrusted, remove_untrusted};
+
 /// Who called: the caller's SPIFFE ID, set by the callee's agent for its app.
 pub const CALLER: HeaderName = HeaderName::from_static("starling-caller");
 /// The callee's agent to the caller's: `no` where another try would only add to the load of what is failing.
 pub const RETRY: HeaderName = HeaderName::from_static("starling-retry");
+/// The caller's agent to the callee's: nobody waits for the answer to this request, as it is a copy.
+pub const MIRROR: HeaderName = HeaderName::from_static("starling-mirror");
+/// The same for the app, so that it need not send the mail or charge the card.
+const MIRROR_FOR_APP: HeaderName = HeaderName::from_static("x-starling-mirror");
 /// How many times a request went through a caller's agent.
 pub const HOPS: HeaderName = HeaderName::from_static("starling-hops");
 
@@ -62,7 +72,12 @@ pub fn request_from_peer(head: &mut request::Parts, caller: &str) -> Result<(), 
     let authority = authority(head)?.ok_or(Reason::BadRequest)?;
     let hops = hops(&head.headers).min(HOPS_MAX);
     let upgrade = head.headers.remove(UPGRADE);
+    let is_copy = head.headers.contains_key(MIRROR);
     clean_request(&mut head.headers, hops);
+    if is_copy {
+        let mark = HeaderValue::from_static("1");
+        head.headers.insert(MIRROR_FOR_APP, mark);
+    }
     if let Some(protocol) = upgrade {
         head.headers.insert(UPGRADE, protocol);
     }
@@ -118,6 +133,7 @@ pub fn response_from_peer(headers: &mut HeaderMap) -> Option<Reason> {
 pub fn trailers(headers: &mut HeaderMap) {
     remove_hop(headers);
     remove_claims(headers);
+    remove_untrusted(headers, &[]);
     headers.remove(CONTENT_LENGTH);
     headers.remove(HOST);
 }
@@ -276,7 +292,7 @@ pub(crate) fn remove_aliases(headers: &mut HeaderMap, names: &[&str]) {
 
 /// Whether a field, or one that a server may read as the same name, claims what only an agent may say.
 pub fn is_claim(name: &HeaderName) -> bool {
-    begins(name, "starling-") || is_alias(name, &CLAIMS)
+    begins(name, "starling-") || begins(name, "x-starling-") || is_alias(name, &CLAIMS)
 }
 
 fn is_alias(name: &HeaderName, of: &[&str]) -> bool {
@@ -387,7 +403,7 @@ fn join_cookies(headers: &mut HeaderMap) -> Result<(), Reason> {
 /// request make a new one and start from zero; only proxies that copy every field count up.
 const HOPS_MAX: u8 = 16;
 
-/// Fields besides `starling-*` that claim an identity.
+/// Fields besides `starling-*` and `x-starling-*` that claim an identity.
 const CLAIMS: [&str; 3] = [
     "x-forwarded-client-cert",
     "client-cert",

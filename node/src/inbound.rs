@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 
 use crate::apps;
 use crate::body::{Body, Call, Closing, Counted, Judged, boxed, full};
-use crate::config::Protocol;
+use crate::config::{Protocol, Service};
 use crate::control;
 use crate::grpc::Tongue;
 use crate::guard::Refusal;
@@ -264,7 +264,22 @@ pub(crate) fn prepare(
     head: &mut request::Parts,
 ) -> Result<(), Reason> {
     entry.conform(verdict, head)?;
-    headers::request_from_peer(head, caller.as_str())
+    headers::request_from_peer(head, caller.as_str())?;
+    headers::remove_untrusted(&mut head.headers, &entry.service.trust_headers);
+    served(&entry.service, head)
+}
+
+/// Whether the service serves the authority that a cleaned request names. Apps that tell virtual hosts apart would otherwise
+/// be reached by way of a service that is not theirs.
+pub(crate) fn served(service: &Service, head: &request::Parts) -> Result<(), Reason> {
+    match head
+        .uri
+        .authority()
+        .is_some_and(|named| service.hosts.admit(named))
+    {
+        true => Ok(()),
+        false => Err(Reason::WrongHost),
+    }
 }
 
 /// One tunnel of a peer.
@@ -275,11 +290,14 @@ async fn carry(host: Arc<Host>, session: &Session, request: ConnectRequest) {
     let entry = entry.as_deref();
     let config = host.config.load_full();
     let mut line = line(&host, &live, entry, Protocol::Tcp, None);
-    let named = request.authority.split(':').next().unwrap_or_default();
-    let opened = if named != callee && named != session.local().dns_name() {
+    let (named, port) = request.authority.rsplit_once(':').unwrap_or_default();
+    let is_named = named == callee || named == session.local().dns_name();
+    // Only who may call learns which port the service has.
+    let opened = if !is_named {
         Err(Reason::WrongService)
     } else {
         match judge(&host, &live, entry, Protocol::Tcp) {
+            Ok((entry, _)) if !is_port_of(&entry.service, port) => Err(Reason::BadRequest),
             Ok((entry, _)) => {
                 let origin = Origin {
                     from: Some(session.peer_addr()),
@@ -312,6 +330,18 @@ async fn carry(host: Arc<Host>, session: &Session, request: ConnectRequest) {
             tracing::debug!(caller = %session.peer(), %error, "the caller left before its tunnel")
         }
     }
+}
+
+/// The port in the authority of a CONNECT between agents (RFC 9110 §9.3.6 wants one): services of the mesh have none.
+pub(crate) const AUTHORITY_PORT: u16 = 443;
+
+/// Whether the port of a CONNECT (RFC 9110 §9.3.6) is one that stands for the service: 443, as agents say it, or the app's.
+fn is_port_of(service: &Service, port: &str) -> bool {
+    let port = port
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| port.parse::<u16>());
+    matches!(port, Some(Ok(port)) if port == AUTHORITY_PORT || port == service.address.port())
 }
 
 /// A tunnel of a caller on this node: the same judgement, and a socket to the app for as long as that holds.

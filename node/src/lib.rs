@@ -48,6 +48,7 @@ pub mod reason;
 pub mod renewal;
 pub mod revocation;
 pub mod route;
+mod said;
 pub mod scrape;
 mod span;
 pub mod state;

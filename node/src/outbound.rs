@@ -6,6 +6,7 @@ mod exchange;
 mod http;
 mod manner;
 mod mirror;
+mod origin;
 mod send;
 mod tcp;
 mod verdict;
@@ -14,15 +15,17 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use starling_gossip::ServiceName;
 use starling_transport::SpiffeId;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::manner::{Manner, Manners};
 use crate::balance::Balancer;
-use crate::config::{AUTO, CallSettings, Protocol, Upstream};
+use crate::config::{AUTO, CallSettings, Hosts, Protocol, Upstream};
 use crate::detect;
 use crate::host::Host;
 use crate::telemetry::series::{Series, Side};
@@ -38,6 +41,8 @@ struct Route {
     balancer: Arc<Balancer>,
     manners: Arc<Manners>,
     declared: Option<Protocol>,
+    /// Of requests on open connections too.
+    hosts: Arc<ArcSwap<Hosts>>,
 }
 
 /// An upstream's listening socket, open but not yet served.
@@ -109,6 +114,7 @@ impl Route {
             balancer: host.balancer(&upstream.service),
             manners: Manners::new(base(host, upstream)),
             declared: upstream.protocol,
+            hosts: Arc::new(ArcSwap::from_pointee(upstream.hosts.clone())),
         })
     }
 
@@ -120,6 +126,8 @@ impl Route {
         {
             self.manners.set(base(&self.host, upstream));
             route.manners = self.manners.clone();
+            self.hosts.store(Arc::new(upstream.hosts.clone()));
+            route.hosts = self.hosts.clone();
         }
         route
     }
@@ -141,23 +149,28 @@ impl Route {
                 &Arc::<CallSettings>::default(),
             )),
             declared: None,
+            hosts: Arc::default(),
         })
     }
 
     async fn connection(self: Arc<Self>, socket: TcpStream) {
         let _best_effort = socket.set_nodelay(true);
-        let protocol = match self.declared {
-            Some(protocol) => protocol,
-            None => match self.announced().await {
-                Some(protocol) => protocol,
-                // It speaks both; or nobody offers it, and then all there is to say is an error in the app's language.
-                None => detect::spoken(&socket).await,
-            },
+        let (protocol, waiting) = match self.declared {
+            Some(protocol) => (protocol, None),
+            None => {
+                let (announced, waiting) = while_heard(&socket, self.announced()).await;
+                let protocol = match announced {
+                    Some(protocol) => protocol,
+                    // It speaks both; or nobody offers it, and then all there is to say is an error in the app's language.
+                    None => detect::spoken(&socket).await,
+                };
+                (protocol, waiting)
+            }
         };
         match protocol {
             // Boxed, so that an idle connection of one kind does not hold room for the other.
-            Protocol::Http => Box::pin(http::serve(self, socket)).await,
-            Protocol::Tcp => Box::pin(tcp::serve(self, socket)).await,
+            Protocol::Http => Box::pin(http::serve(self, socket, waiting)).await,
+            Protocol::Tcp => Box::pin(tcp::serve(self, socket, waiting)).await,
         }
     }
 
@@ -188,6 +201,19 @@ impl Route {
             self.service.as_str(),
             protocol,
         )
+    }
+}
+
+/// What `work` gives, and since when the app has waited for it, if the app has sent something before.
+async fn while_heard<T>(socket: &TcpStream, work: impl Future<Output = T>) -> (T, Option<Instant>) {
+    let (mut work, mut byte) = (std::pin::pin!(work), [0]);
+    tokio::select! {
+        biased;
+        done = &mut work => (done, None),
+        _ = socket.peek(&mut byte) => {
+            let heard = Instant::now();
+            (work.await, Some(heard))
+        }
     }
 }
 

@@ -25,6 +25,7 @@ use crate::grpc::Tongue;
 use crate::guard::Refusal;
 use crate::host::Host;
 use crate::inbound::bounds::{self, Admitted};
+use crate::inbound::served;
 use crate::policy::Entry;
 use crate::proxy_protocol::Origin;
 use crate::reason::Reason;
@@ -353,6 +354,8 @@ async fn ask(
     let (mut head, body) = request.into_parts();
     // A caller without identity is cleaned like an app of this host, and `starling-caller` stays away.
     headers::request_from_app(&mut head, service.name.as_str())?;
+    headers::remove_untrusted(&mut head.headers, &service.trust_headers);
+    served(service, &head)?;
     admitted.tell_app(&mut head.headers);
     let traffic = line.traffic();
     let asked = async {

@@ -35,6 +35,7 @@ pub enum Reason {
     Timeout,
     Denied,
     AmbiguousPath,
+    WrongHost,
     WrongService,
     AppUnreachable,
     AppBroken,
@@ -45,7 +46,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the page.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::BadRequest,
         Self::HeaderTooLarge,
         Self::BodyTooLarge,
@@ -66,6 +67,7 @@ impl Reason {
         Self::Timeout,
         Self::Denied,
         Self::AmbiguousPath,
+        Self::WrongHost,
         Self::WrongService,
         Self::AppUnreachable,
         Self::AppBroken,
@@ -231,6 +233,11 @@ impl Reason {
                 "ambiguous-path",
                 400,
                 "rules look at paths here, and servers read this one in more than one way; see docs/policy.md",
+            ),
+            Self::WrongHost => (
+                "wrong-host",
+                403,
+                "`hosts` of the upstream or the service does not list the host that the request names, or a web page sent it; look at Host and Origin",
             ),
             Self::WrongService => (
                 "wrong-service",

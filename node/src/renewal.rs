@@ -182,7 +182,7 @@ impl Renewer {
         for issuer in self.issuers() {
             match host
                 .control()
-                .ask_as(id, &issuer, "/v1/renew", &renewal)
+                .ask_exact_as(id, &issuer, "/v1/renew", &renewal)
                 .await
             {
                 Ok(renewed) => return Ok((issuer, renewed)),

@@ -108,8 +108,8 @@ async fn read(host: &Arc<Host>, node: &NodeName, format: Format) -> Result<Strin
     loop {
         let from = text.len();
         let question = Question { format, page, from };
-        let asked = host.control().ask(node, METRICS, &question).await;
-        let piece: Piece = asked.map_err(|error| crate::agent::explain::causes(&error))?;
+        let asked = host.control().ask_exact(node, METRICS, &question).await;
+        let piece: Piece = asked.map_err(|error| crate::said::causes(&error))?;
         text.push_str(&piece.text);
         if !piece.more {
             return Ok(text);

@@ -123,6 +123,9 @@ pub async fn ask_app(
     });
     let request = Request::from_parts(head, full(Bytes::new()));
     let mut response = sender.send_request(request).await.map_err(broken)?;
+    if response.status().as_u16() > apps::STATUS_MAX {
+        return Err(Reason::AppBroken);
+    }
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(response.map(boxed));
     }

@@ -30,7 +30,7 @@ PAGES = {
     "documents": ["policy/orders", "in force"],
     "documents/policy/orders": ["Revision 2", "Revision 1", 'from = ["web"]', 'from = ["web", "shop"]'],
     "host": ["/services.d/call-orders-as-web.toml:1"],
-    "explain?caller=batch&callee=orders": ["denied: nothing allows it", "n3"],
+    "explain?caller=batch&callee=orders": ['denied: "nothing allows it"', "n3"],
     "tap": ["Only whoever has an operator's pass may look."],
 }
 

@@ -148,7 +148,11 @@ fn what_is_applied_on_one_node_is_in_force_on_all() {
     // A deletion keeps no history.
     let gone = error(&n2.operate(&["rollback", KEY, "--key", &alice, "--yes"]));
     assert!(gone.contains("keeps no history"), "{gone}");
-    n2.must(&["apply", "-f", &web, "--key", &alice, "--yes"]);
+    let again = n2.must(&["apply", "-f", &web, "--key", &alice, "--yes"]);
+    assert!(
+        again.contains("@5 is in force here") && !again.contains("deletes it"),
+        "a deleted document that is made again: {again}"
+    );
     shop.wait_status(200);
     assert!(
         n3.metrics()

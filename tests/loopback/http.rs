@@ -329,6 +329,34 @@ fn a_service_nobody_offers_fails_with_its_reason_in_bounded_time() {
     assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
 }
 
+#[test]
+fn a_service_nobody_offers_was_waited_for_twice_and_the_line_told_half() {
+    need!(Need::Agent);
+    let _turn = turn::shared();
+    let mesh = Mesh::loopback(&[("n1", &["web"])]);
+    let node = mesh.node("n1");
+    // What it speaks is not known either.
+    let address = node.call("site", "web");
+    mesh.start();
+    let began = std::time::Instant::now();
+    let answer = harness::http::get(address, "/").expect("an answer");
+    let took = began.elapsed().as_secs_f64();
+    assert_eq!(answer.mesh_error(), Some("unknown-service"));
+    // `limits.wait` is 2 s.
+    assert!((1.9..3.0).contains(&took), "{took} s");
+    let line = || {
+        let log = node.log();
+        let line = log
+            .lines()
+            .find(|line| line.contains("reason=unknown-service"));
+        let (_, duration) = line?.split_once("duration_ms=")?;
+        let duration = duration.split(' ').next()?;
+        Some(duration.parse::<f64>().ok()? / 1e3)
+    };
+    let told = harness::poll(crate::PATIENCE, "the access line", line);
+    assert!((told - took).abs() < 0.2, "{told} of {took} s");
+}
+
 fn random_file(path: &Path, bytes: u64) {
     // A cipher over zeros is as random as it needs to be, and much faster than random numbers.
     let script = format!(

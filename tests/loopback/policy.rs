@@ -75,7 +75,7 @@ fn audit_lets_through_what_enforce_refuses_and_says_so() {
     let (code, told) = shop.explain(&question);
     assert_eq!(code, Some(0), "{told}");
     assert!(
-        told.contains("n2: nothing allows it; mode audit lets it through"),
+        told.contains(r#"n2: "nothing allows it; mode audit lets it through""#),
         "{told}"
     );
     let labels = [
@@ -95,7 +95,7 @@ fn audit_lets_through_what_enforce_refuses_and_says_so() {
     });
     let (code, told) = shop.explain(&question);
     assert_eq!(code, Some(3), "{told}");
-    assert!(told.contains("n2: nothing allows it"), "{told}");
+    assert!(told.contains(r#"n2: "nothing allows it""#), "{told}");
     // The same, asked of the node that runs it, about calls made there.
     let elsewhere = [&question[..], &["--from", "n2"]].concat();
     let (code, told) = shop.explain(&elsewhere);
@@ -187,6 +187,132 @@ fn a_change_of_rules_cuts_what_is_under_way() {
     wait_until(crate::PATIENCE, "the access lines", || {
         n2.log().matches("reason=denied").count() >= open.len()
     });
+}
+
+#[test]
+fn a_caller_reached_another_virtual_host_of_an_app_by_way_of_a_service() {
+    need!(Need::Agent);
+    let _turn = turn::shared();
+    let mesh = Mesh::loopback(&[("n1", &["web"]), ("n2", &["web", "shop"])]);
+    let (n1, n2) = (mesh.node("n1"), mesh.node("n2"));
+    let hosts = "hosts = [\"shop.example\"]\n";
+    n2.serve("shop", mirror(n2.host()), "http", &["web"], hosts);
+    let callers = [n1, n2].map(|node| node.call("shop", "web"));
+    mesh.start();
+    mesh.wait_healthy("shop", &["n2"], crate::SEEN);
+    let cases = [
+        ("GET / HTTP/1.1", "shop.example", true),
+        ("GET / HTTP/1.1", "SHOP.example:8080", true),
+        ("GET http://shop.example/ HTTP/1.1", "admin.example", true),
+        ("GET / HTTP/1.1", "admin.example", false),
+        ("GET / HTTP/1.1", "shop.example.evil.example", false),
+        ("GET http://admin.example/ HTTP/1.1", "shop.example", false),
+    ];
+    // On another host, and on the callee's own.
+    for address in callers {
+        for (line, host, is_served) in cases {
+            let mut stream = TcpStream::connect(address).expect("it listens");
+            let asked = format!("{line}\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+            stream.write_all(asked.as_bytes()).expect("a connection");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("an answer");
+            let told = match is_served {
+                true => answer.starts_with("HTTP/1.1 200 "),
+                false => {
+                    answer.starts_with("HTTP/1.1 403 ")
+                        && answer.contains("starling-error: wrong-host\r\n")
+                }
+            };
+            assert!(told, "{line} {host}: {answer}");
+        }
+    }
+}
+
+#[test]
+fn a_web_page_called_a_service_as_the_service_of_the_host_where_it_is_open() {
+    need!(Need::Agent);
+    let _turn = turn::shared();
+    let mesh = Mesh::loopback(&[("n1", &["web"]), ("n2", &["shop"])]);
+    let (n1, n2) = (mesh.node("n1"), mesh.node("n2"));
+    n2.serve("shop", mirror(n2.host()), "http", &["web"], "");
+    let hosts = "protocol = \"http\"\nhosts = [\"localhost\", \"shop\"]\n";
+    let address = n1.call_as_told("shop", "web", hosts);
+    mesh.start();
+    mesh.wait_healthy("shop", &["n2"], crate::SEEN);
+    let ask = |fields: &str| {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        let asked = format!("GET / HTTP/1.1\r\n{fields}connection: close\r\n\r\n");
+        stream.write_all(asked.as_bytes()).expect("a connection");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    };
+    for fields in [
+        "host: localhost:9\r\n",
+        "host: shop\r\n",
+        "host: shop\r\nsec-fetch-site: none\r\n",
+    ] {
+        let answer = ask(fields);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{fields}: {answer}");
+    }
+    for fields in [
+        "host: evil.example\r\n",
+        "host: localhost\r\nsec-fetch-site: cross-site\r\nsec-fetch-mode: no-cors\r\n",
+        "host: localhost\r\norigin: https://evil.example\r\n",
+        "host: localhost\r\norigin: https://evil.example\r\nconnection: upgrade\r\nupgrade: mirror\r\n",
+    ] {
+        let answer = ask(fields);
+        let is_refused = answer.starts_with("HTTP/1.1 403 ")
+            && answer.contains("starling-error: wrong-host\r\n");
+        assert!(is_refused, "{fields}: {answer}");
+    }
+}
+
+#[test]
+fn a_caller_said_what_only_a_proxy_knows_and_an_app_gave_a_status_that_there_is_not() {
+    need!(Need::Agent);
+    let _turn = turn::shared();
+    let mesh = Mesh::loopback(&[("n1", &["web"]), ("n2", &["shop", "trusting", "odd"])]);
+    let (n1, n2) = (mesh.node("n1"), mesh.node("n2"));
+    let odd = stream::serve(n2.host(), |mut stream| {
+        while crate::routes::read_request(&mut stream).is_some() {
+            let answer = b"HTTP/1.1 600 Odd\r\ncontent-length: 0\r\n\r\n";
+            if stream.write_all(answer).is_err() {
+                return;
+            }
+        }
+    });
+    let trust = "trust_headers = [\"x-remote-user\"]\n";
+    n2.serve("shop", mirror(n2.host()), "http", &["web"], "");
+    n2.serve("trusting", mirror(n2.host()), "http", &["web"], trust);
+    n2.serve("odd", odd, "http", &["web"], "");
+    let [shop, trusting, odd] = ["shop", "trusting", "odd"].map(|name| n1.call(name, "web"));
+    mesh.start();
+    for service in ["shop", "trusting", "odd"] {
+        mesh.wait_healthy(service, &["n2"], crate::SEEN);
+    }
+    let fields = [
+        ("X-Remote-User", "admin"),
+        ("Remote_User", "admin"),
+        ("X-Auth-Request-Groups", "admin"),
+        ("SSL-Client-Verify", "admin"),
+        ("X-Accel-Redirect", "admin"),
+        ("X-Original-URL", "admin"),
+        ("X-Forwarded-For", "192.0.2.1"),
+    ];
+    let told = |address| {
+        let answer = Client::new(address).ask("GET", "/", &fields, b"");
+        let answer = answer.expect("an answer");
+        assert_eq!(answer.status, 200);
+        let body = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(body.contains("x-forwarded-for: 192.0.2.1\r\n"), "{body}");
+        body.matches("admin").count()
+    };
+    assert_eq!((told(shop), told(trusting)), (0, 1));
+    let answer = Client::new(odd).ask("GET", "/", &[], b"");
+    let answer = answer.expect("an answer");
+    let reason = answer.header("starling-error");
+    assert_eq!((answer.status, reason), (502, Some("app-broken")));
 }
 
 /// A connection to `/` of the app, become one that echoes.

@@ -29,7 +29,7 @@ fn echo(node: &Node) -> SocketAddr {
 }
 
 /// Head and body of a request whose length is announced.
-fn read_request(stream: &mut TcpStream) -> Option<String> {
+pub(crate) fn read_request(stream: &mut TcpStream) -> Option<String> {
     let mut bytes = Vec::new();
     let head = loop {
         let mut byte = [0];
@@ -323,7 +323,17 @@ fn a_mirror_gets_copies_as_the_caller_and_holds_up_nobody() {
     let mut client = Client::new(address);
     // More than may be under way: each would wait for ever if the caller waited for its copy.
     for number in 0..80 {
-        let answer = client.ask("POST", "/buy", &[], format!("item-{number:03}").as_bytes());
+        let secrets = [
+            ("Authorization", "Bearer secret"),
+            ("Cookie", "id=secret"),
+            ("X-Starling-Mirror", "no"),
+        ];
+        let answer = client.ask(
+            "POST",
+            "/buy",
+            &secrets,
+            format!("item-{number:03}").as_bytes(),
+        );
         assert_eq!(host_of(&answer.expect("an answer")), "n2");
     }
     let first = || seen.lock().expect("no panic").first().cloned();
@@ -338,6 +348,10 @@ fn a_mirror_gets_copies_as_the_caller_and_holds_up_nobody() {
         "{copy}"
     );
     assert!(copy.contains("x-starling-mirror: 1\r\n"), "{copy}");
+    assert!(
+        !copy.contains("secret") && !copy.contains("\r\nstarling-mirror"),
+        "{copy}"
+    );
     let skipped = mesh
         .node("n1")
         .metrics()

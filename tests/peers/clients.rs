@@ -79,7 +79,7 @@ fn aioquic_gets_posts_and_connects() {
     let stored = process::run(hash);
     assert_eq!(stored.split(' ').next(), posted["sent_sha256"].as_str());
 
-    for authority in ["echo:443", "echo.svc.mesh.test:7400"] {
+    for authority in ["echo:443", "echo.svc.mesh.test:443"] {
         let mut connect = callee.aioquic("echo");
         connect.args(["connect", authority, &(1 << 20).to_string()]);
         let echoed = answer(connect);
@@ -88,6 +88,29 @@ fn aioquic_gets_posts_and_connects() {
             (&echoed["bytes"], &echoed["sha256"]),
             (&(1 << 20).into(), &echoed["sent_sha256"]),
             "{echoed}"
+        );
+    }
+}
+
+#[test]
+fn aioquic_names_another_port_than_the_services() {
+    need!(Need::Agent, Need::Python, Need::Program("nginx"));
+    let _turn = turn::shared();
+    let callee = Callee::start();
+    for authority in [
+        "echo:22",
+        "echo:0",
+        "echo:+443",
+        "echo:65979",
+        "echo.svc.mesh.test:1",
+    ] {
+        let mut connect = callee.aioquic("echo");
+        connect.args(["connect", authority, "1"]);
+        let refused = answer(connect);
+        assert_eq!(
+            (&refused["status"], &refused["reason"]),
+            (&400.into(), &"bad-request".into()),
+            "{authority}: {refused}"
         );
     }
 }

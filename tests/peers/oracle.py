@@ -19,6 +19,9 @@ STRICTNESS = ["enforce", "audit", "permissive"]
 
 PATH_FIELDS = {"x-original-url", "x-rewrite-url"}
 METHOD_FIELDS = {"x-http-method", "x-http-method-override", "x-method-override"}
+# What servers take for a proxy's word: no service of these tests trusts its callers with any.
+UNTRUSTED = {"x-original-uri", "x-original-url", "x-rewrite-url", "x-accel-redirect", "x-client-cert", "remote-user", "x-remote-user"}
+UNTRUSTED_PREFIXES = ("ssl-client-", "x-ssl-client-", "x-auth-request-")
 CLAIMS = {"x-forwarded-client-cert", "client-cert", "client-cert-chain"}
 HOP = {"connection", "te", "transfer-encoding", "upgrade", "keep-alive", "proxy-connection"}
 
@@ -157,7 +160,7 @@ def judge(policy, caller, callee, method=None, path="/", headers=()):
 
 def forwarded(headers, looks_at):
     """The fields that reach the app. What differs from a name only in `_` or `.` for `-` is that name to many servers."""
-    taken = set(HOP) | CLAIMS
+    taken = set(HOP) | CLAIMS | UNTRUSTED
     if "paths" in looks_at:
         taken |= PATH_FIELDS
     if "methods" in looks_at:
@@ -165,6 +168,6 @@ def forwarded(headers, looks_at):
     named = {name.strip() for key, value in headers if key == "connection" for name in value.split(",")}
     for key, value in headers:
         plain = re.sub(r"[^a-z0-9]", "-", key)
-        if plain in taken or plain.startswith("starling-") or key in named:
+        if plain in taken or plain.startswith(("starling-", "x-starling-", *UNTRUSTED_PREFIXES)) or key in named:
             continue
         yield key, value

@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::time::Instant;
 
 use crate::credential::{Credential, OwnRevocation};
+use crate::ended::Ended;
 use crate::h3::StartError;
 use crate::heard::Heard;
 use crate::identities::{CalleeVerifier, Identities};
@@ -326,7 +327,7 @@ pub enum DialError {
         /// Who was dialled.
         addr: SocketAddr,
         /// What quinn said.
-        source: Box<ConnectionError>,
+        source: Box<Ended>,
     },
     /// We refused what the peer proved: another identity than the one we call, or none that the mesh vouches for.
     #[error("{addr} did not prove the identity that was called")]
@@ -410,7 +411,7 @@ impl DialError {
             }
             _ => Self::Handshake {
                 addr,
-                source: Box::new(source),
+                source: Box::new(Ended(source)),
             },
         }
     }

@@ -6,6 +6,7 @@
 
 mod chain;
 pub mod credential;
+pub mod ended;
 pub mod endpoint;
 pub mod h3;
 mod heard;
@@ -27,6 +28,7 @@ pub mod tls;
 mod tuning;
 
 pub use credential::Credential;
+pub use ended::Ended;
 pub use endpoint::{BindError, Callee, DialError, Endpoint, Options};
 pub use identities::{Identities, IdentitySet, RefusedByPeer, WhyRefused};
 pub use identity::{IdentityError, IdentityKind, SpiffeId, TrustDomain};

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use crate::ended::Ended;
 use crate::endpoint::{Callee, DialError, Endpoint};
 use crate::identity::SpiffeId;
 use crate::session::{Protocol, Session};
@@ -167,19 +168,37 @@ pub enum MessageError {
     Dial(#[source] DialError),
     /// The link ended.
     #[error("the link ended")]
-    Ended(#[from] quinn::ConnectionError),
+    Ended(#[source] Ended),
     /// The peer did not read it all.
     #[error("the peer stopped reading")]
-    Write(#[from] quinn::WriteError),
+    Write(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The peer did not answer in full, or with too much.
     #[error("no whole answer")]
-    Read(#[from] quinn::ReadToEndError),
+    Read(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The stream was reset.
     #[error("the stream was reset")]
     Reset,
     /// Took too long.
     #[error("not done within {MESSAGE_BUDGET:?}")]
     TimedOut,
+}
+
+impl From<quinn::ConnectionError> for MessageError {
+    fn from(error: quinn::ConnectionError) -> Self {
+        Self::Ended(error.into())
+    }
+}
+
+impl From<quinn::WriteError> for MessageError {
+    fn from(error: quinn::WriteError) -> Self {
+        Self::Write(Ended::or_other(error))
+    }
+}
+
+impl From<quinn::ReadToEndError> for MessageError {
+    fn from(error: quinn::ReadToEndError) -> Self {
+        Self::Read(Ended::or_other(error))
+    }
 }
 
 enum Stream {

@@ -446,11 +446,11 @@ impl Refusal {
         }
     }
 
-    /// What TLS tells the peer: an alert and a fixed text, never dates or names of ours.
+    /// What TLS tells the peer: an alert, and a text that says no more than the alert. Nothing of dates or names of ours, nor on
+    /// which side of our clock a certificate lies.
     pub(crate) fn to_tls(self) -> rustls::Error {
         rustls::Error::InvalidCertificate(match self {
-            Self::Expired => CertificateError::Expired,
-            Self::NotYetValid => CertificateError::NotValidYet,
+            Self::Expired | Self::NotYetValid => CertificateError::Expired,
             Self::UnknownIssuer | Self::OtherTrustDomain => CertificateError::UnknownIssuer,
             Self::BadEncoding => CertificateError::BadEncoding,
             Self::Revoked | Self::RevokedIssuer => CertificateError::Revoked,

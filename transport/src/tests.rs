@@ -342,3 +342,35 @@ fn pem_der(pem: &str) -> Vec<u8> {
         .unwrap()
         .to_vec()
 }
+
+#[test]
+fn a_refusal_tells_the_peer_no_more_than_its_alert() {
+    let all = [
+        Refusal::NoCertificate,
+        Refusal::BadEncoding,
+        Refusal::ChainTooLong,
+        Refusal::NotSpiffe,
+        Refusal::OtherTrustDomain,
+        Refusal::UnknownIssuer,
+        Refusal::Expired,
+        Refusal::NotYetValid,
+        Refusal::Revoked,
+        Refusal::RevokedIssuer,
+        Refusal::WrongIdentity,
+        Refusal::BadSignature,
+    ];
+    let mut texts = std::collections::BTreeMap::new();
+    for refusal in all {
+        let rustls::Error::InvalidCertificate(error) = refusal.to_tls() else {
+            panic!("{refusal:?} is told otherwise");
+        };
+        let text = refusal.to_tls().to_string();
+        let alert = u8::from(rustls::AlertDescription::from(error));
+        assert_eq!(
+            *texts.entry(alert).or_insert_with(|| text.clone()),
+            text,
+            "{refusal:?}"
+        );
+    }
+    assert!(texts.len() > 3, "{texts:?}");
+}

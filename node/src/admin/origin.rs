@@ -56,7 +56,7 @@ fn is_same_origin(headers: &HeaderMap, scheme: &str, host: &str) -> bool {
 
 /// Browsers say where a request comes from, also those of images and links, which have no `Origin`. `none` is an address
 /// that the user entered. A page on another port of this host is `same-site`, and a stranger like any other.
-fn is_same_site(headers: &HeaderMap) -> bool {
+pub(crate) fn is_same_site(headers: &HeaderMap) -> bool {
     !headers.contains_key(SEC_FETCH_SITE)
         || the_one(headers, SEC_FETCH_SITE)
             .is_some_and(|site| ["same-origin", "none"].contains(&site))

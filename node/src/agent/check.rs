@@ -224,7 +224,7 @@ async fn seed_answer(host: &Arc<Host>, seed: &str) -> Result<String, String> {
         .measure(&own, &Callee::AnyNode, addr, From::MeshPort, SEED_BUDGET)
         .await;
     path.map(|path| path.peer.id.to_string())
-        .map_err(|error| super::explain::causes(&error))
+        .map_err(|error| crate::said::causes(&error))
 }
 
 /// A cell is meant for as many.

@@ -18,6 +18,7 @@ use crate::control::{Handler, Refused, Who};
 use crate::host::Host;
 use crate::policy::explain::{Answer, Question};
 use crate::route::split::Subset;
+use crate::said::{self, causes};
 use way::Way;
 
 /// What other nodes may ask: what this node decides, and what it looks like from here.
@@ -61,6 +62,34 @@ struct Place {
     because: String,
 }
 
+impl Seen {
+    /// What `node` answered, marked as its words.
+    fn of_another(self, node: &NodeName) -> Self {
+        let places = self.instances.into_iter().take(INSTANCES_MAX);
+        Self {
+            node: node.to_string(),
+            route: self.route.map(Routed::of_another),
+            limits: self
+                .limits
+                .iter()
+                .take(LIMITS_MAX)
+                .map(|limit| said::quoted(limit))
+                .collect(),
+            instances: places.map(Place::of_another).collect(),
+        }
+    }
+}
+
+impl Place {
+    fn of_another(self) -> Self {
+        Self {
+            node: said::word(&self.node),
+            used: self.used,
+            because: said::quoted(&self.because),
+        }
+    }
+}
+
 /// Answers `question` for calls made on node `from`, or here. An error is for people.
 pub(super) async fn explained(
     host: Arc<Host>,
@@ -70,8 +99,8 @@ pub(super) async fn explained(
     let seen = match from.filter(|node| *node != host.node) {
         None => seen(&host, &question),
         Some(node) => {
-            let asked = host.control().ask(&node, EXPLAIN, &question).await;
-            asked.map_err(|error| causes(&error))?
+            let asked = host.control().ask::<Seen>(&node, EXPLAIN, &question).await;
+            asked.map_err(|error| causes(&error))?.of_another(&node)
         }
     };
     // A route may send on another path, and that is what the callee judges.
@@ -87,10 +116,14 @@ pub(super) async fn explained(
         .map(|place| judged(&host, &sent, place))
         .buffered(ASKED_AT_ONCE);
     let instances = judged.collect().await;
+    let route = seen.route.map(|route| Routed {
+        path: route.path.as_deref().map(said::word),
+        ..route
+    });
     Ok(Explained {
         node: seen.node,
         question,
-        route: seen.route,
+        route,
         limits: seen.limits,
         instances,
     })
@@ -227,21 +260,7 @@ async fn verdict(host: &Arc<Host>, question: &Question, node: &str) -> Result<An
         return answer.map_err(|error| error.to_string());
     }
     let asked = host.control().ask(&node, JUDGE, question).await;
-    asked.map_err(|error| match error.refused() {
-        Some(refused) => refused.why.clone(),
-        None => causes(&error),
-    })
-}
-
-/// An error and what caused it, in one line.
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+    asked.map(Answer::of_another).map_err(|error| error.told())
 }
 
 const JUDGE: &str = "/v1/judge";
@@ -249,6 +268,9 @@ const EXPLAIN: &str = "/v1/explain";
 
 /// Instances that are asked for one question; a service rarely has more, and the first few dozen tell enough.
 const INSTANCES_MAX: usize = 64;
+
+/// More than a route and an upstream can say of one call.
+const LIMITS_MAX: usize = 32;
 
 /// Nodes asked at a time: those that do not answer cost seconds each.
 const ASKED_AT_ONCE: usize = 16;

@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::health::{Checks, States};
 use crate::host::Host;
 use crate::route::Route;
+use crate::said::causes;
 
 use crate::state::{StateDir, StateError};
 use crate::telemetry::access;
@@ -194,7 +195,7 @@ pub(super) fn absent_identities(faults: &[StateError]) -> Vec<Absent> {
         let hint = error
             .hint()
             .map_or_else(String::new, |hint| format!("; {hint}"));
-        let why = format!("{}{hint}", super::explain::causes(error));
+        let why = format!("{}{hint}", causes(error));
         Absent {
             entry: "certificates".to_owned(),
             declared: String::new(),

@@ -6,9 +6,8 @@ use std::time::Duration;
 use starling_gossip::NodeName;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::explain::causes;
 use super::issuers;
-use crate::admin::view::{EndedInvitations, RevokedName};
+use crate::admin::view::{EndedInvitation, EndedInvitations, RevokedName};
 use crate::host::Host;
 use crate::issuer::{BUSY, Ended, NOT_IN_FORCE};
 
@@ -25,8 +24,10 @@ pub(super) async fn end(host: Arc<Host>, name: RevokedName) -> EndedInvitations 
         ..EndedInvitations::default()
     };
     for ended in answers {
-        all.left_out += ended.left_out;
-        all.invitations.extend(ended.invitations);
+        all.left_out = all.left_out.saturating_add(ended.left_out);
+        let marked = ended.invitations.into_iter();
+        all.invitations
+            .extend(marked.map(EndedInvitation::of_another));
     }
     all
 }
@@ -49,10 +50,9 @@ async fn ask(
             Ok(ended) => return Ok(ended),
             Err(error) => match error.refused() {
                 Some(refused) if [NOT_IN_FORCE, BUSY].contains(&refused.reason.as_str()) => {
-                    last.clone_from(&refused.why);
+                    last = error.told();
                 }
-                Some(refused) => return Err(refused.why.clone()),
-                None => return Err(causes(&error)),
+                _ => return Err(error.told()),
             },
         }
         sleep(PAUSE).await;

@@ -8,12 +8,12 @@ use starling_gossip::{Caps, NodeName};
 use starling_transport::{HostHash, Leaf};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::explain::causes;
 use super::issuers;
 use crate::admin::view::{FoundLine, LineAnswer, LineHolder, LineQuestion};
 use crate::host::Host;
 use crate::issuer::{BUSY, Booked, is_about};
 use crate::mesh::unix_s;
+use crate::said;
 
 /// Answers from the certificates of this node and of those that it knows, and from the books of issuers.
 pub(super) async fn find(host: Arc<Host>, question: LineQuestion) -> LineAnswer {
@@ -61,8 +61,8 @@ pub(super) async fn find(host: Arc<Host>, question: LineQuestion) -> LineAnswer 
             };
             let left: Vec<_> = identities.iter().filter(is_left).collect();
             if !left.is_empty() {
-                let held = holders.entry(host.clone()).or_default();
-                held.extend(left.into_iter().map(|(id, _)| id.clone()));
+                let held = holders.entry(said::word(host)).or_default();
+                held.extend(left.into_iter().map(|(id, _)| said::word(id)));
             }
         }
     }
@@ -70,7 +70,8 @@ pub(super) async fn find(host: Arc<Host>, question: LineQuestion) -> LineAnswer 
         !holders.is_empty() || question.issuer.is_some_and(|name| is_issuer(&host, &name));
     // A host without a name is of another CA.
     holders.remove("");
-    let left_out = booked.iter().map(|booked| booked.left_out).sum();
+    let left_out = booked.iter().map(|booked| booked.left_out);
+    let left_out = left_out.fold(0, usize::saturating_add);
     LineAnswer {
         found,
         youngest,
@@ -113,7 +114,7 @@ async fn ask(
 ) -> Result<Booked, String> {
     loop {
         let control = host.control();
-        let asked = control.ask::<Booked>(issuer, "/v1/lines", question);
+        let asked = control.ask_exact::<Booked>(issuer, "/v1/lines", question);
         let Ok(answered) = timeout_at(deadline, asked).await else {
             return Err(format!("it did not answer within {BUDGET:?}"));
         };
@@ -121,8 +122,7 @@ async fn ask(
             Ok(booked) => return Ok(booked),
             Err(error) => match error.refused() {
                 Some(refused) if refused.reason == BUSY => {}
-                Some(refused) => return Err(refused.why.clone()),
-                None => return Err(causes(&error)),
+                _ => return Err(error.told()),
             },
         }
         sleep(PAUSE).await;

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use starling_gossip::NodeName;
 use starling_transport::Leaf;
 
-use super::explain::causes;
 use crate::admin::view::{NodePolicy, Policy};
 use crate::control::{Handler, Refused, Who};
 use crate::host::Host;
@@ -59,10 +58,7 @@ async fn ask(host: &Arc<Host>, node: NodeName, service: &str) -> NodePolicy {
             service: service.to_owned(),
         };
         let asked = host.control().ask(&node, POLICY, &question).await;
-        asked.map_err(|error| match error.refused() {
-            Some(refused) => refused.why.clone(),
-            None => causes(&error),
-        })
+        asked.map(Policy::of_another).map_err(|error| error.told())
     };
     let (policy, problem) = match answer {
         Ok(policy) => (Some(policy), None),

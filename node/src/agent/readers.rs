@@ -13,11 +13,11 @@ use starling_transport::Leaf;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-use super::explain::causes;
 use crate::admin::view::{Reader, Unsigned};
 use crate::control::{Handler, Refused, Who};
 use crate::documents::preflight::{self, Program, Text};
 use crate::host::Host;
+use crate::said;
 
 /// What other nodes may ask.
 pub(crate) fn handler() -> Handler {
@@ -110,8 +110,12 @@ async fn ask(host: &Arc<Host>, node: NodeName, question: &Question) -> Option<Re
     };
     match timeout(PATIENCE, asked).await {
         Ok(Ok(word)) if word.problems.is_empty() => None,
-        Ok(Ok(word)) => Some(reader(word.problems, None)),
-        Ok(Err(error)) => Some(reader(Vec::new(), Some(causes(&error)))),
+        Ok(Ok(word)) => {
+            let problems = word.problems.iter();
+            let problems = problems.map(|(key, why)| (said::word(key), said::quoted(why)));
+            Some(reader(problems.collect(), None))
+        }
+        Ok(Err(error)) => Some(reader(Vec::new(), Some(error.told()))),
         Err(_elapsed) => {
             let silent = Some(format!("no answer within {PATIENCE:?}"));
             Some(reader(Vec::new(), silent))

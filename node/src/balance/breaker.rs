@@ -134,6 +134,7 @@ impl Blame {
             | Reason::CallerGone
             | Reason::Idle
             | Reason::AmbiguousPath
+            | Reason::WrongHost
             | Reason::BodyTooLarge
             | Reason::Fault => Self::None,
         }

@@ -117,7 +117,7 @@ impl Agent {
             Severity::Error,
             Check::Config,
             "the configuration was changed, but the change is not in force",
-            vec![error],
+            error.lines().map(str::to_owned).collect(),
             "put it right; `starling validate` tells beforehand",
         ))
     }

@@ -3,6 +3,7 @@
 use super::agent::Own;
 use super::peers::{Offset, Peer, Pong};
 use super::{Check, Finding, Severity, list};
+use crate::said;
 use crate::span::{span, span_ms};
 
 /// What the answers of `peers` show, asked by a node that is `own`.
@@ -106,7 +107,9 @@ fn version(own: &Own, peers: &[Peer]) -> Option<Finding> {
 
 fn other_version(own: &Own, peer: &Peer) -> Option<String> {
     match peer.pong.as_ref()? {
-        Ok(pong) => (pong.version != own.version).then(|| format!("runs {}", pong.version)),
+        Ok(pong) => {
+            (pong.version != own.version).then(|| format!("runs {}", said::word(&pong.version)))
+        }
         Err(unsaid) => (unsaid.reason.as_deref() == Some("unknown_question"))
             .then(|| "does not know the question for its version".to_owned()),
     }
@@ -183,7 +186,10 @@ fn blindness(own: &Own, pong: &Pong) -> Option<String> {
         return (own.announced_s > HEARD_WITHIN_S).then(|| "it does not know this node".to_owned());
     };
     if sees.liveness != "alive" {
-        return Some(format!("it takes this node for {}", sees.liveness));
+        return Some(format!(
+            "it takes this node for {}",
+            said::word(&sees.liveness)
+        ));
     }
     let is_behind = (sees.generation, sees.sequence) < (own.generation, own.sequence);
     (is_behind && own.announced_s > HEARD_WITHIN_S).then(|| {

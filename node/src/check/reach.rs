@@ -4,6 +4,7 @@ use starling_transport::path::{MTU_MAX, MTU_NEEDED};
 
 use super::peers::{Failure, Opinion, Peer, Tried, Way};
 use super::{Check, Finding, Severity, list};
+use crate::said;
 use crate::span::span_ms;
 
 /// What the paths to `peers` show.
@@ -95,7 +96,10 @@ fn told(peer: &Peer, opinion: &Opinion) -> String {
     let by = &opinion.node;
     let name = &peer.node;
     match (&opinion.pong, opinion.heard) {
-        (Err(why), _) => format!("{by} does not reach it either: {why}"),
+        (Err(why), _) => format!(
+            "{by} does not reach it either, and says {}",
+            said::quoted(why)
+        ),
         (Ok(_), true) => {
             format!("{by} reaches it, and {name} says that this node's handshake began there")
         }
@@ -119,10 +123,13 @@ fn back(peers: &[Peer]) -> Option<Finding> {
         list(&names),
         first.address
     );
-    let evidence = failed
-        .iter()
-        .take(EVIDENCE_MAX)
-        .map(|(peer, _, failure)| format!("{} was asked to: {}", peer.node, failure.why));
+    let evidence = failed.iter().take(EVIDENCE_MAX).map(|(peer, _, failure)| {
+        format!(
+            "{} was asked to, and says {}",
+            peer.node,
+            said::quoted(&failure.why)
+        )
+    });
     let fix = format!(
         "is {} an address of this host that others know? If not, set `advertise`; if so, let UDP to it in",
         first.address
@@ -149,9 +156,9 @@ fn firewall(peers: &[Peer]) -> Option<Finding> {
         return None;
     }
     let evidence = tried.iter().filter_map(|(peer, tried)| {
-        let why = &tried.failure()?.why;
+        let why = said::quoted(&tried.failure()?.why);
         Some(format!(
-            "{} dialled from another port: {why}; from its mesh port it went well",
+            "{} dialled from another port, and says {why}; from its mesh port it went well",
             peer.node
         ))
     });

@@ -15,6 +15,7 @@ use super::{block_on, out};
 use crate::check::agent::Agent;
 use crate::check::{Facts, Finding, Severity, findings};
 use crate::config::SOCKET;
+use crate::said;
 
 /// Look for what is wrong with this host, its agent, and the way to other nodes
 ///
@@ -119,9 +120,12 @@ fn one(finding: &Finding) -> String {
     )];
     lines.extend(finding.evidence.iter().map(|line| format!("  {line}")));
     lines.push(format!("  fix: {}", finding.fix));
-    // Some of it was said by other nodes.
-    let tame = |line: &String| line.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}");
-    lines.iter().map(tame).collect::<Vec<_>>().join("\n")
+    // Some of it was said by other nodes, and a line of theirs would look like a finding.
+    lines
+        .iter()
+        .map(|line| said::line(line))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn summary(report: &Report<'_>) -> String {
@@ -166,7 +170,7 @@ mod tests {
             severity,
             check::Check::Clock,
             "the clock of n3 is 1m 30s ahead",
-            vec!["it said\u{1b} so".into()],
+            vec!["it said\u{1b} so\nerror: forged (state)".into()],
             "`timedatectl`",
         )
     }
@@ -182,7 +186,7 @@ mod tests {
         };
         let expected = "\
 warning: the clock of n3 is 1m 30s ahead (clock)
-  it said\u{fffd} so
+  it said\\u001B so\\nerror: forged (state)
   fix: `timedatectl`
 
 Looked at n1 and the ways to 2 other nodes: 0 errors, 1 warnings, 0 notes.";

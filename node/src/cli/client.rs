@@ -14,6 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use crate::admin::view;
+use crate::said;
 
 /// Why the agent was not asked or did not answer. Asking changes nothing, and a document has its number, so either can be tried
 /// again.
@@ -154,10 +155,7 @@ fn body_of(answer: Answer) -> Result<Vec<u8>, ClientError> {
                 hint: refused.hint,
             });
         }
-        let text = String::from_utf8_lossy(&answer.body)
-            .trim()
-            .escape_debug()
-            .to_string();
+        let text = said::line(String::from_utf8_lossy(&answer.body).trim());
         return Err(ClientError::Status {
             status: answer.status,
             text,

@@ -6,6 +6,7 @@ use super::ask::{Ask, span};
 use super::table::Table;
 use super::units::{bytes, count, micros, percent, rate};
 use crate::admin::view::{self, Edge, End, Signals};
+use crate::said;
 use crate::telemetry::edges;
 
 /// List who calls whom in the whole mesh: rates, failures and latencies
@@ -181,8 +182,7 @@ pub(super) fn gap(gap: &view::Gap) -> String {
         Some(age) => format!("its numbers are {} old", span(age)),
         None => "it has no part in this".to_owned(),
     };
-    let (node, why) = (gap.node.escape_debug(), gap.why.escape_debug());
-    format!("{node}: {why}; {shown}")
+    said::line(&format!("{}: {}; {shown}", gap.node, gap.why))
 }
 
 #[cfg(test)]

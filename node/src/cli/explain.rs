@@ -7,6 +7,7 @@ use super::out;
 use super::table::Table;
 use crate::admin::view::{Explained, Judged, Routed};
 use crate::policy::explain::Question;
+use crate::said;
 
 /// Say whether a service may call another, and which rule decides
 ///
@@ -124,7 +125,7 @@ fn render(explained: &Explained) -> String {
     let route = explained.route.as_ref().map(route);
     let limits = (!explained.limits.is_empty()).then(|| {
         let limits = explained.limits.join("; ");
-        format!("limits: {limits}").replace(char::is_control, "\u{fffd}")
+        said::line(&format!("limits: {limits}"))
     });
     let head = [Some(head), route, limits].into_iter().flatten();
     let head = head.collect::<Vec<_>>().join("\n");
@@ -147,7 +148,7 @@ fn route(route: &Routed) -> String {
         .map(|path| format!("; its app gets {path}"));
     let path = path.unwrap_or_default();
     // Another node may have said it.
-    format!("route: {rule}: {}{to}{path}", route.action).replace(char::is_control, "\u{fffd}")
+    said::line(&format!("route: {rule}: {}{to}{path}", route.action))
 }
 
 fn row(one: &Judged) -> [String; 5] {
@@ -193,7 +194,7 @@ fn reason(one: &Judged) -> String {
         (None, Some(problem)) => problem.clone(),
         (None, None) => "no answer".to_owned(),
     };
-    format!("{}: {}{stale}", one.node, text.escape_debug())
+    said::line(&format!("{}: {text}{stale}", one.node))
 }
 
 #[cfg(test)]

@@ -160,21 +160,36 @@ impl Sign {
         let receipt: view::Receipt =
             block_on(client::post_for(&self.socket, "/v1/documents", &document))?
                 .with_context(|| format!("{key} was not changed"))?;
-        out::say(&self.outcome(key, receipt.revision)?)?;
+        out::say(&self.outcome(plan, receipt.revision)?)?;
         Ok(())
     }
 
     /// Waits a moment for the agent to put it in force.
-    fn outcome(&self, key: &DocumentKey, revision: u64) -> anyhow::Result<String> {
-        let mut seen = view::Document::default();
+    fn outcome(&self, plan: &Planned, revision: u64) -> anyhow::Result<String> {
+        let key = &plan.change.key;
         for _ in 0..POLLS_MAX {
-            seen = self.history(key)?.document;
-            if seen.revision >= revision && seen.state != view::CHECKING && !seen.state.is_empty() {
-                break;
+            if let Some(told) = plan.told(&self.history(key)?.document, revision) {
+                return Ok(told);
             }
             pause(POLL_PAUSE)?;
         }
-        Ok(match seen.why {
+        Ok(format!("{key}@{revision} is {} here", view::CHECKING))
+    }
+}
+
+impl Planned {
+    /// What became of it as `revision`; nothing if `seen` is still about what was there before.
+    fn told(&self, seen: &view::Document, revision: u64) -> Option<String> {
+        let key = &self.change.key;
+        // A text never deletes: that is what became of the one before it.
+        let is_of_before = seen.state == "deleted" && self.change.body.is_some();
+        let is_settled = seen.revision > revision
+            || seen.in_force == Some(revision)
+            || (seen.revision == revision && seen.state != "in force");
+        if !is_settled || is_of_before || seen.state == view::CHECKING || seen.state.is_empty() {
+            return None;
+        }
+        Some(match &seen.why {
             None if seen.state == "deleted" => {
                 format!("{key}@{revision} deletes it, in force here")
             }
@@ -182,9 +197,7 @@ impl Sign {
             Some(why) => format!("{key}@{revision} is {} here: {why}", seen.state),
         })
     }
-}
 
-impl Planned {
     fn show(&self) -> String {
         let key = &self.change.key;
         let next = self.newest + 1;
@@ -301,3 +314,39 @@ const CLOCKS_APART_S: u64 = 5 * 60;
 /// The agent follows its documents within milliseconds.
 const POLL_PAUSE: Duration = Duration::from_millis(50);
 const POLLS_MAX: usize = 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deleted_document_that_is_made_again_is_not_told_to_be_deleted() {
+        let plan = |body: Option<&str>| Planned {
+            change: Change {
+                key: "policy/orders".parse().unwrap(),
+                body: body.map(str::to_owned),
+                signer: None,
+            },
+            newest: 4,
+            replaces: None,
+            before: None,
+        };
+        let seen = |state: &str, in_force| view::Document {
+            revision: 5,
+            state: state.into(),
+            in_force,
+            ..view::Document::default()
+        };
+        let told = |body, seen: &view::Document| plan(body).told(seen, 5);
+        assert_eq!(told(Some("x = 1"), &seen("deleted", None)), None);
+        assert_eq!(
+            told(Some("x = 1"), &seen("in force", Some(5))).as_deref(),
+            Some("policy/orders@5 is in force here")
+        );
+        assert_eq!(
+            told(None, &seen("deleted", None)).as_deref(),
+            Some("policy/orders@5 deletes it, in force here")
+        );
+        assert_eq!(told(None, &seen(view::CHECKING, None)), None);
+    }
+}

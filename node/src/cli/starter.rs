@@ -151,10 +151,20 @@ impl Offer {
     }
 
     fn call_toml(&self, caller: &ServiceName) -> String {
-        let Self { service, port, .. } = self;
-        format!(
-            "[[upstream]]\nservice = \"{service}\"\nlisten = \"127.0.0.1:{port}\"\nas = \"{caller}\"\n"
-        )
+        let Self {
+            service,
+            port,
+            protocol,
+        } = self;
+        let text = format!(
+            "[[upstream]]\nservice = \"{service}\"\nlisten = \"127.0.0.1:{port}\"\nas = \"{caller}\"\nprotocol = \"{protocol}\"\n"
+        );
+        match *protocol {
+            "http" => format!(
+                "{text}hosts = [\"127.0.0.1:{port}\", \"localhost:{port}\", \"{service}\"]\n"
+            ),
+            _ => text,
+        }
     }
 }
 
@@ -275,6 +285,16 @@ mod tests {
         starter.write(&facts).unwrap();
         let read = Config::load(&config).unwrap();
         assert_eq!((read.services.len(), read.upstreams.len()), (2, 1));
+        let hosts = &read.upstreams[0].hosts;
+        for (host, is_admitted) in [
+            ("127.0.0.1:9001", true),
+            ("localhost:9001", true),
+            ("pay", true),
+            ("evil.example:9001", false),
+        ] {
+            let host = http::uri::Authority::from_static(host);
+            assert_eq!(hosts.admit(&host), is_admitted, "{host}");
+        }
         assert_eq!(
             (read.seeds, read.state),
             (facts.seeds.to_vec(), state.clone())

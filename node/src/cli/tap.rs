@@ -231,8 +231,8 @@ impl Told {
         match news {
             News::Call { .. } => self.calls += 1,
             News::Missing { left_out, lost, .. } => {
-                self.left_out += left_out;
-                self.lost += lost;
+                self.left_out = self.left_out.saturating_add(left_out);
+                self.lost = self.lost.saturating_add(lost);
             }
             News::Nodes { nodes, .. } => self.nodes = nodes,
             News::End { why } => self.ended = Some(why),

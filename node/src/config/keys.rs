@@ -498,8 +498,8 @@ mod tests {
         assert_eq!(
             keys_of::<raw::Upstream>(),
             [
-                "service", "listen", "as", "protocol", "balance", "retry", "timeout", "limits",
-                "outlier"
+                "service", "listen", "as", "protocol", "hosts", "balance", "retry", "timeout",
+                "limits", "outlier"
             ]
         );
         assert!(SECTIONS.iter().all(|section| !(section.keys)().is_empty()));

@@ -101,6 +101,8 @@ pub(super) struct Service {
     pub(super) protocol: Text,
     pub(super) http: Text,
     pub(super) proxy_protocol: Text,
+    pub(super) hosts: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) trust_headers: Option<Vec<Spanned<String>>>,
     pub(super) allow: Option<Vec<Spanned<String>>>,
     pub(super) grant: Option<Vec<Spanned<policy::Rule>>>,
     pub(super) deny: Option<Vec<Spanned<policy::Rule>>>,
@@ -133,6 +135,7 @@ pub(super) struct Upstream {
     #[serde(rename = "as")]
     pub(super) caller: Text,
     pub(super) protocol: Text,
+    pub(super) hosts: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) balance: Option<Spanned<calls::Balance>>,
     pub(super) retry: Option<Spanned<calls::Retry>>,
     pub(super) timeout: Option<Spanned<calls::Timeouts>>,

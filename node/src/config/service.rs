@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use http::HeaderName;
 use starling_gossip::ServiceName;
 use starling_gossip::names::labels_ok;
 use toml::Spanned;
@@ -11,8 +12,11 @@ use toml::Spanned;
 use super::calls::ServiceLimits;
 use super::check::Checker;
 use super::health::Health;
+use super::hosts::Hosts;
+use super::keys::shown;
 use super::policy::{self, Caller, Rule};
 use super::{Place, raw};
+use crate::headers;
 
 /// A service that runs on this host. All of it is reloadable; what is in flight ends under the old settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +32,10 @@ pub struct Service {
     pub is_told: bool,
     /// The version of HTTP spoken to the app. Default 1.
     pub http: HttpVersion,
+    /// Authorities that requests may name. Default any.
+    pub hosts: Hosts,
+    /// Fields that servers take for a proxy's word and that callers of this service may send. Default none.
+    pub trust_headers: Vec<HeaderName>,
     /// Services that may call it. Nobody else may; default nobody.
     pub allow: Vec<Caller>,
     /// What else is allowed: `[[service.grant]]`.
@@ -100,6 +108,20 @@ impl Service {
             .is_some_and(|word| word.get_ref() == AUTO);
         let is_told = check_proxy(raw, protocol, checker);
         let http = check_http(raw, protocol, http, checker);
+        let hosts = Hosts::check(raw.hosts.as_ref(), checker);
+        if let Some(raw) = raw
+            .hosts
+            .as_ref()
+            .filter(|_| protocol == Protocol::Tcp || is_detected)
+        {
+            let what = "`hosts` is for services that speak http or grpc";
+            let hint = "add `protocol = \"http\"`: what passes as bytes names no host";
+            checker.problem(raw.span(), what, hint);
+        }
+        let trust_headers = raw.trust_headers.iter().flatten();
+        let trust_headers = trust_headers
+            .filter_map(|name| check_trusted(name, checker))
+            .collect();
         let allow = raw
             .allow
             .iter()
@@ -130,6 +152,8 @@ impl Service {
             is_detected,
             is_told,
             http,
+            hosts,
+            trust_headers,
             allow,
             grants,
             denies,
@@ -171,6 +195,24 @@ impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
+}
+
+fn check_trusted(name: &Spanned<String>, checker: &mut Checker<'_>) -> Option<HeaderName> {
+    let text = name.get_ref();
+    let parsed = HeaderName::from_bytes(text.as_bytes()).ok();
+    let trusted = parsed.filter(headers::is_untrusted);
+    if trusted.is_none() {
+        let what = format!(
+            "`{}` in `trust_headers` is no header that agents remove",
+            shown(text)
+        );
+        checker.problem(
+            name.span(),
+            what,
+            "as in `trust_headers = [\"x-remote-user\"]`; the others pass",
+        );
+    }
+    trusted
 }
 
 /// `said` is the version that `protocol` says already.

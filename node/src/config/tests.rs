@@ -33,6 +33,8 @@ fn check(text: &str, line_and_what: &str, hint: &str) {
     );
 }
 
+const NO_HOST: &str = "a name or an address, with a port or without, as in \"orders\" or \"127.0.0.1:9001\"; there is no wildcard";
+
 /// Asserts the one problem of a [[service]] that is good but for `line`.
 #[track_caller]
 fn service(line: &str, what: &str, hint: &str) {
@@ -309,7 +311,7 @@ fn keys() {
     upstream(
         "caller = \"web\"",
         "unknown key `caller` in [[upstream]]",
-        "known here: `service`, `listen`, `as`, `protocol`, `balance`, `retry`, `timeout`, `limits`, `outlier`",
+        "known here: `service`, `listen`, `as`, `protocol`, `hosts`, `balance`, `retry`, `timeout`, `limits`, `outlier`",
     );
     check(
         "\"a\\nerror: b\\u001b[0m\" = 1",
@@ -371,6 +373,47 @@ fn addresses() {
         "`listen` is not an address: `localhost:9001`",
         form,
     );
+    service(
+        "hosts = [\"orders\"]",
+        "`hosts` is for services that speak http or grpc",
+        "add `protocol = \"http\"`: what passes as bytes names no host",
+    );
+    service(
+        "trust_headers = [\"x-remote-user\", \"accept\"]",
+        "`accept` in `trust_headers` is no header that agents remove",
+        "as in `trust_headers = [\"x-remote-user\"]`; the others pass",
+    );
+    upstream(
+        "hosts = [\"orders\"]",
+        "`hosts` is for upstreams that say `protocol = \"http\"` or `\"grpc\"`",
+        "what passes as bytes names no host",
+    );
+    for (hosts, what, hint) in [
+        (
+            "[]",
+            "`hosts` has 0 entries",
+            "list 1 to 64, or leave `hosts` out to take any",
+        ),
+        (
+            "[\"*.example\"]",
+            "`*.example` in `hosts` is no host",
+            NO_HOST,
+        ),
+        ("[\"user@a\"]", "`user@a` in `hosts` is no host", NO_HOST),
+        ("[\"a:\"]", "`a:` in `hosts` is no host", NO_HOST),
+        ("[\"a:70000\"]", "`a:70000` in `hosts` is no host", NO_HOST),
+        (
+            "[\"http://a\"]",
+            "`http://a` in `hosts` is no host",
+            NO_HOST,
+        ),
+    ] {
+        check(
+            &format!("[[service]]\nhosts = {hosts}\nprotocol = \"http\"\nname = \"a\"\nport = 1\n"),
+            &format!("2: {what}"),
+            hint,
+        );
+    }
     upstream(
         "listen = \"0.0.0.0:9001\"",
         "`listen` is open to every network of this host: `0.0.0.0:9001`",

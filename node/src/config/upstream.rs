@@ -8,6 +8,7 @@ use toml::Spanned;
 
 use super::calls::{CallOverrides, CallSettings, Tables};
 use super::check::Checker;
+use super::hosts::Hosts;
 use super::service::Protocol;
 use super::{Place, raw};
 
@@ -22,6 +23,9 @@ pub struct Upstream {
     pub caller: ServiceName,
     /// What apps speak here. Default: what the instances announce.
     pub protocol: Option<Protocol>,
+    /// Authorities that requests of apps may name. With a list, requests that a browser marks as those of another site's page
+    /// are refused too. Default any.
+    pub hosts: Hosts,
     /// How the calls are made.
     pub calls: Arc<CallSettings>,
     pub declared: Place,
@@ -57,6 +61,15 @@ impl Upstream {
             .protocol
             .as_ref()
             .and_then(|word| checker.choice("protocol", word, SPOKEN));
+        let hosts = Hosts::check(raw.hosts.as_ref(), checker);
+        if let Some(raw) = raw
+            .hosts
+            .as_ref()
+            .filter(|_| protocol != Some(Protocol::Http))
+        {
+            let what = "`hosts` is for upstreams that say `protocol = \"http\"` or `\"grpc\"`";
+            checker.problem(raw.span(), what, "what passes as bytes names no host");
+        }
         let tables = Tables {
             balance: raw.balance.as_ref(),
             retry: raw.retry.as_ref(),
@@ -70,6 +83,7 @@ impl Upstream {
             listen: listen?,
             caller: caller?,
             protocol,
+            hosts,
             calls: Arc::new(calls),
             declared: checker.place(&span),
         })

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use super::{ANSWER_BUDGET, Refused, collect};
 use crate::body::BoxError;
 use crate::host::Host;
+use crate::said;
 
 /// Asks other agents. Made by [`Host::control`](crate::host::Host::control).
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +42,7 @@ pub enum ControlError {
     Broken { node: NodeName, source: BoxError },
     #[error("node `{0}` did not answer within {ANSWER_BUDGET:?}")]
     TimedOut(NodeName),
-    #[error("node `{node}` refused ({reason}): {why}", reason = refused.reason, why = refused.why)]
+    #[error("node `{node}` refused ({reason}), saying {why}", reason = said::word(&refused.reason), why = said::quoted(&refused.why))]
     Refused { node: NodeName, refused: Refused },
     #[error("node `{node}` answered something else than this version of starling expects")]
     NotUnderstood {
@@ -60,10 +61,18 @@ impl ControlError {
             _ => None,
         }
     }
+
+    /// Why `node` did not answer, for a line that names the node.
+    pub(crate) fn told(&self) -> String {
+        match self {
+            Self::Refused { refused, .. } => format!("it says {}", said::quoted(&refused.why)),
+            other => said::causes(other),
+        }
+    }
 }
 
 impl Client<'_> {
-    /// Asks `node` as this node. Asking ourselves takes no connection.
+    /// Asks `node` as this node. Asking ourselves takes no connection. Every text of the answer is one bounded, printable line.
     pub async fn ask<T: DeserializeOwned>(
         &self,
         node: &NodeName,
@@ -76,6 +85,33 @@ impl Client<'_> {
 
     /// Asks `node` as `caller`, one of the identities that this node holds.
     pub async fn ask_as<T: DeserializeOwned>(
+        &self,
+        caller: &SpiffeId,
+        node: &NodeName,
+        path: &str,
+        question: &impl Serialize,
+    ) -> Result<T, ControlError> {
+        let answer: serde_json::Value = self.ask_exact_as(caller, node, path, question).await?;
+        serde_json::from_value(said::tame(answer)).map_err(|source| ControlError::NotUnderstood {
+            node: node.clone(),
+            source,
+        })
+    }
+
+    /// The same as [`ask`](Self::ask), but the answer is as it came. For answers with certificates or pages in them, whose
+    /// reader checks every text before it is shown.
+    pub async fn ask_exact<T: DeserializeOwned>(
+        &self,
+        node: &NodeName,
+        path: &str,
+        question: &impl Serialize,
+    ) -> Result<T, ControlError> {
+        let caller = self.0.identities.current().node.id().clone();
+        self.ask_exact_as(&caller, node, path, question).await
+    }
+
+    /// The same as `caller`, one of the identities that this node holds.
+    pub async fn ask_exact_as<T: DeserializeOwned>(
         &self,
         caller: &SpiffeId,
         node: &NodeName,
@@ -103,7 +139,7 @@ impl Client<'_> {
         };
         Err(ControlError::Refused {
             node: node.clone(),
-            refused: refused.printable(),
+            refused: refused.tame(),
         })
     }
 
@@ -166,19 +202,11 @@ impl Client<'_> {
 }
 
 impl Refused {
-    /// What another agent says goes to terminals and logs here: one line of bounded length.
-    fn printable(self) -> Self {
-        let tame = |text: String| -> String {
-            let kept = text.chars().take(SAID_CHARS_MAX);
-            kept.map(|c| if c.is_control() { ' ' } else { c }).collect()
-        };
+    fn tame(self) -> Self {
         Self {
-            reason: tame(self.reason),
-            why: tame(self.why),
+            reason: said::line(&self.reason),
+            why: said::line(&self.why),
             ..self
         }
     }
 }
-
-/// As much as fits on a few lines of a terminal.
-const SAID_CHARS_MAX: usize = 500;

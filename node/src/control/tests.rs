@@ -69,7 +69,7 @@ async fn what_is_not_answered_says_why() {
     let asked: Result<String, _> = control.ask(&b, "/v1/node", &"nobody").await;
     assert_eq!(
         asked.unwrap_err().to_string(),
-        "node `b` refused (absent): not here"
+        "node `b` refused (absent), saying \"not\\nhere\""
     );
     let nobody = NodeName::parse("c").unwrap();
     let asked: Result<String, _> = control.ask(&nobody, "/v1/node", &"hello").await;

@@ -147,11 +147,16 @@ impl Call {
             listen,
             ..
         } = self;
-        let more = if self.in_turn {
-            "balance = { algorithm = \"round-robin\" }\n"
-        } else {
-            ""
+        let mut more = match self.kind {
+            // Programs of this host, and no page in a browser.
+            Kind::Http => format!(
+                "protocol = \"http\"\nhosts = [\"{listen}\", \"localhost\", \"{callee}\"]\n"
+            ),
+            Kind::Echo => "protocol = \"tcp\"\n".to_owned(),
         };
+        if self.in_turn {
+            more += "balance = { algorithm = \"round-robin\" }\n";
+        }
         format!(
             "[[upstream]]\nservice = \"{callee}\"\nlisten = \"{listen}\"\nas = \"{caller}\"\n{more}"
         )

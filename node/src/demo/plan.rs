@@ -50,6 +50,8 @@ pub(super) struct Call {
     pub(super) caller: &'static str,
     pub(super) callee: &'static str,
     pub(super) listen: SocketAddr,
+    /// What the callee speaks.
+    pub(super) kind: Kind,
     /// Whether its instances take turns, be they slow or not.
     pub(super) in_turn: bool,
 }
@@ -179,25 +181,26 @@ fn apps(ports: &mut Ports) -> anyhow::Result<Vec<App>> {
 }
 
 fn calls(ports: &mut Ports) -> anyhow::Result<Vec<Call>> {
-    let mut call = |number, node, caller, callee| -> anyhow::Result<Call> {
+    let mut call = |number, node, caller, callee, kind| -> anyhow::Result<Call> {
         Ok(Call {
             node,
             caller,
             callee,
             listen: ports.tcp(host(number))?,
+            kind,
             in_turn: false,
         })
     };
     Ok(vec![
-        call(1, "n1", "web", "hello")?,
-        call(1, "n1", "web", "orders")?,
-        call(1, "n1", "web", "echo")?,
+        call(1, "n1", "web", "hello", Kind::Http)?,
+        call(1, "n1", "web", "orders", Kind::Http)?,
+        call(1, "n1", "web", "echo", Kind::Echo)?,
         // Allowed by nobody.
-        call(1, "n1", "guest", "hello")?,
+        call(1, "n1", "guest", "hello", Kind::Http)?,
         // By the usual balancing the slow instance would hardly get a call, and there would be nothing to find.
         Call {
             in_turn: true,
-            ..call(2, "n2", "orders", "stock")?
+            ..call(2, "n2", "orders", "stock", Kind::Http)?
         },
     ])
 }

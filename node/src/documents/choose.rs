@@ -11,6 +11,7 @@ use super::kinds::{Consumer, Fallback, Layers, Missing, Set};
 use super::preflight::Evidence;
 use super::unknown_kind;
 use crate::policy::ServiceSet;
+use crate::said;
 
 /// What became of one document here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -386,7 +387,8 @@ impl Standing {
                 )
             }
             Why::Pending => "its check has not ended yet".to_owned(),
-            Why::Unread(why) => why.clone(),
+            // It may cite the document.
+            Why::Unread(why) => said::line(why),
         };
         let kept = kept
             .as_ref()

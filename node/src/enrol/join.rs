@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use super::{Asked, Joined, Reply, Turned, Wish};
 use crate::ca::{Asking, CaError};
+use crate::said;
 use crate::state::{NODE_CHAIN, NODE_KEY, StateDir, StateError, TRUST, service_files};
 use crate::token::Token;
 
@@ -187,7 +188,7 @@ async fn ask(issuer: &str, token: &Token, wish: &Wish) -> Result<(Said, Reply), 
                 let reply = reply.map_err(|_detail| JoinFailed::NotUnderstood {
                     issuer: said.issuer.clone(),
                 })?;
-                return Ok((said, reply.printable()));
+                return Ok((said, reply.marked()));
             }
             Err(error) => failed = JoinFailed::NoIssuer(error),
         }
@@ -252,11 +253,10 @@ fn read(
 }
 
 impl Reply {
-    /// What another host says goes to a terminal here: one line of bounded length.
-    fn printable(mut self) -> Self {
+    /// What another host says goes to a terminal here.
+    fn marked(mut self) -> Self {
         if let Self::Refused(turned) = &mut self {
-            let kept = turned.why.chars().take(SAID_CHARS_MAX);
-            turned.why = kept.map(|c| if c.is_control() { ' ' } else { c }).collect();
+            turned.why = said::quoted(&turned.why);
         }
         self
     }
@@ -286,6 +286,3 @@ const BUDGET: Duration = Duration::from_secs(10);
 
 /// Addresses of one name that are tried.
 const ADDRS_MAX: usize = 4;
-
-/// As much as fits on a few lines of a terminal.
-const SAID_CHARS_MAX: usize = 500;

@@ -67,6 +67,40 @@ fn end_to_end_fields_pass() {
 }
 
 #[test]
+fn no_caller_says_that_its_request_is_a_copy() {
+    let to_app = |given: &str| {
+        let mut head = request(Version::HTTP_11, "GET /", &format!("host: orders\n{given}"));
+        request_from_peer(&mut head, CALLER_ID).unwrap();
+        let marks = head
+            .headers
+            .keys()
+            .filter(|name| name.as_str().contains("mirror"));
+        marks
+            .map(|name| name.as_str().to_owned())
+            .collect::<Vec<_>>()
+    };
+    for forged in [
+        "x-starling-mirror: 1",
+        "x_starling_mirror: 1",
+        "x-starling_mirror: 1",
+        "X.Starling-Mirror: 1",
+        "starling_mirror: 1",
+        "x-starling-anything: 1",
+        "connection: x-starling-mirror\nx-starling-mirror: 1",
+    ] {
+        from_app(forged, "");
+        assert!(to_app(forged).is_empty(), "{forged}");
+    }
+    from_app("starling-mirror: 1", "");
+    assert_eq!(to_app("starling-mirror: 1"), ["x-starling-mirror"]);
+    // Nor does an app's answer.
+    let mut headers = HeaderMap::new();
+    headers.insert("x-starling-mirror", HeaderValue::from_static("1"));
+    response_from_app(&mut headers);
+    assert!(headers.is_empty());
+}
+
+#[test]
 fn fields_of_one_hop_end_here() {
     from_app("connection: close", "");
     from_app("keep-alive: timeout=5\nproxy-connection: keep-alive", "");

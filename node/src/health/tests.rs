@@ -33,6 +33,8 @@ fn service(name: &str, address: SocketAddr, health: Option<Health>) -> Service {
         is_detected: false,
         is_told: false,
         http: HttpVersion::H1,
+        hosts: crate::config::Hosts::default(),
+        trust_headers: Vec::new(),
         allow: Vec::new(),
         grants: Vec::new(),
         denies: Vec::new(),

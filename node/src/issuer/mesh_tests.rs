@@ -259,7 +259,9 @@ async fn a_node_that_is_no_issuer_spends_no_invitation_by_passing_on() {
             proof: Proof::new(&proof),
         };
         let control = host.control();
-        control.ask::<Redeemed>(home, "/v1/redeem", &passed).await
+        control
+            .ask_exact::<Redeemed>(home, "/v1/redeem", &passed)
+            .await
     };
     let message = |by: &NodeName, home| signed::passed(by, home, &[9; 32], &request);
     let role = n2.issuer.load_full().unwrap();

@@ -111,7 +111,7 @@ async fn pass_on(
         binding: STANDARD.encode(binding),
         from: from.to_owned(),
     };
-    let redeemed = host.control().ask(home, "/v1/redeem", &passed).await;
+    let redeemed = host.control().ask_exact(home, "/v1/redeem", &passed).await;
     Ok(match redeemed {
         Ok(redeemed) => of_home(host, role, home, redeemed, request, &binding, from),
         Err(error) => Err(unreachable(host, role, home, asked, error)),

@@ -19,7 +19,7 @@ use crate::route::split::Subset;
 use crate::telemetry::metrics;
 
 /// The attempts of one call. An instance that failed is not tried again while there is another; when none is left the
-/// call waits for one, within `limits.wait`.
+/// call waits for one, within `limits.wait` of its beginning.
 #[derive(Debug)]
 pub(super) struct Attempts<'a> {
     route: &'a Route,
@@ -50,9 +50,10 @@ impl<'a> Attempts<'a> {
         route: &'a Route,
         directed: &'a Directed,
         manner: &'a Manner,
+        began: Instant,
         deadline: Option<Deadline>,
     ) -> Self {
-        let wait_until = Instant::now() + route.host.config.load().limits.wait;
+        let wait_until = began + route.host.config.load().limits.wait;
         Self {
             route,
             directed,

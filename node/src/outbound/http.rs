@@ -1,5 +1,6 @@
 //! HTTP requests of local apps.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use ::http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::Route;
 use super::send::send;
@@ -22,8 +24,8 @@ use crate::telemetry::access::AccessLine;
 use crate::telemetry::series::Series;
 use crate::upgrade::{self, Switched};
 
-/// Serves one connection of an app.
-pub(super) async fn serve(route: Arc<Route>, socket: TcpStream) {
+/// Serves one connection of an app. `waiting`: since when its first request has waited already.
+pub(super) async fn serve(route: Arc<Route>, socket: TcpStream, waiting: Option<Instant>) {
     let series = route.series(Protocol::Http);
     let _open = series.open();
     let limits = route.host.config.load().limits.clone();
@@ -33,10 +35,12 @@ pub(super) async fn serve(route: Arc<Route>, socket: TcpStream) {
         return;
     };
     let leave = next.clone();
+    let waiting = Cell::new(waiting);
     let service = service_fn(move |request| {
+        let began = waiting.take().unwrap_or_else(Instant::now);
         let (route, series, next) = (route.clone(), series.clone(), leave.clone());
         // Boxed, so that an idle connection holds no room for a call: hyper keeps as much as one call needs.
-        let call = async move { call(&route, &series, &next, source.ip(), request).await };
+        let call = async move { call(&route, &series, &next, source.ip(), began, request).await };
         Box::pin(async move { Ok::<_, Infallible>(call.await) })
     });
     conversation::serve(socket, service, &limits, &drain).await;
@@ -49,16 +53,18 @@ async fn call(
     series: &Arc<Series>,
     next: &upgrade::Next,
     source: IpAddr,
+    began: Instant,
     mut request: Request<Incoming>,
 ) -> Response<Body> {
     let mut line = AccessLine::request(series, request.method(), request.uri().path());
+    line.since(began);
     let tracer = route.host.traces.current();
     line.trace(request.headers_mut(), tracer.as_ref());
     drop(tracer);
     line.see(request.headers());
     let (tongue, version) = (Tongue::of(request.headers()), request.version());
     let connection = hyper::upgrade::on(&mut request);
-    match send(route, source, request, &mut line).await {
+    match send(route, source, request, began, &mut line).await {
         Ok(sent) => {
             line.set_status(sent.response.status());
             line.note(sent.response.headers());

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use http::header::UPGRADE;
-use http::{HeaderName, HeaderValue, Request, request};
+use http::header::{AUTHORIZATION, COOKIE, UPGRADE};
+use http::{HeaderValue, Request, request};
 use http_body_util::BodyExt;
 use tokio::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use super::exchange::exchange;
 use crate::balance::Ask;
 use crate::body::copy::copied;
 use crate::body::{Body, boxed};
+use crate::headers::MIRROR;
 use crate::reason::Reason;
 use crate::route::action::Mirror;
 use crate::route::split::{Point, Subset};
@@ -32,7 +33,12 @@ pub(super) fn copy(route: &Arc<Route>, mirror: &Mirror, head: &request::Parts, b
     };
     let (body, copy) = copied(body);
     let mut head = head.clone();
-    head.headers.insert(MIRRORED, HeaderValue::from_static("1"));
+    if !mirror.with_credentials {
+        for name in [AUTHORIZATION, COOKIE] {
+            head.headers.remove(name);
+        }
+    }
+    head.headers.insert(MIRROR, HeaderValue::from_static("1"));
     let request = Request::from_parts(head, boxed(copy));
     let (route, mirror) = (route.clone(), mirror.clone());
     route.host.clone().spawn(async move {
@@ -74,9 +80,6 @@ async fn send(route: &Route, subset: &Subset, request: Request<Body>) -> Result<
     }
     Ok(())
 }
-
-/// Tells an app that nobody waits for its answer, so that it need not send the mail or charge the card.
-const MIRRORED: HeaderName = HeaderName::from_static("x-starling-mirror");
 
 /// Longer than most answers take; it bounds how long a copy holds its place among the others.
 const COPY_TIME_MAX: Duration = Duration::from_secs(30);

@@ -13,7 +13,7 @@ use super::direct::Directed;
 use super::exchange::{Failure, ask, reach};
 use super::manner::Manner;
 use super::verdict::Verdict;
-use super::{Route, mirror};
+use super::{Route, mirror, origin};
 use crate::balance::Pick;
 use crate::body::{Body, Counted, Offered, Timers, boxed, full};
 use crate::deadline::{self, Deadline};
@@ -40,11 +40,15 @@ pub(super) async fn send(
     route: &Arc<Route>,
     source: IpAddr,
     request: Request<Incoming>,
+    began: Instant,
     line: &mut AccessLine,
 ) -> Result<Sent, Refusal> {
-    let (began, (mut head, body)) = (Instant::now(), request.into_parts());
+    let (mut head, body) = request.into_parts();
     let claimed = deadline::claimed(&head.headers);
     headers::request_from_app(&mut head, route.service.as_str())?;
+    if !origin::is_let_in(&route.hosts.load(), &head) {
+        return Err(Reason::WrongHost.into());
+    }
     let (directed, answer) = Directed::request(route, &mut head)?;
     if let Some(rule) = &directed.rule {
         line.set_route(rule.clone());
@@ -84,7 +88,7 @@ pub(super) async fn send(
     };
     let body = Offered::new(body, kept);
     let mut attempts =
-        Attempts::new(route, &directed, &manner, deadline).keyed(&head.headers, source);
+        Attempts::new(route, &directed, &manner, began, deadline).keyed(&head.headers, source);
     let mut pick = attempts.next().await?;
     loop {
         line.set_instance(&pick.instance().node);

@@ -16,6 +16,7 @@ use super::verdict::Verdict;
 use crate::balance::Pick;
 use crate::config::Protocol;
 use crate::guard::Counted;
+use crate::inbound::AUTHORITY_PORT;
 use crate::policy::Live;
 use crate::pump::{self, End};
 use crate::reason::Reason;
@@ -29,11 +30,14 @@ enum Way {
 }
 
 /// Carries one connection to an instance.
-pub(super) async fn serve(route: Arc<Route>, socket: TcpStream) {
+/// `waiting`: since when the app has waited already.
+pub(super) async fn serve(route: Arc<Route>, socket: TcpStream, waiting: Option<Instant>) {
     let series = route.series(Protocol::Tcp);
     let _open = series.open();
+    let began = waiting.unwrap_or_else(Instant::now);
     let mut line = AccessLine::connection(&series);
-    let ended = match open(&route, &socket, &mut line).await {
+    line.since(began);
+    let ended = match open(&route, &socket, began, &mut line).await {
         Ok(opened) => {
             let idle = opened.idle;
             match opened.way {
@@ -67,7 +71,12 @@ struct Opened {
     _counted: Option<Counted>,
 }
 
-async fn open(route: &Route, socket: &TcpStream, line: &mut AccessLine) -> Result<Opened, Reason> {
+async fn open(
+    route: &Route,
+    socket: &TcpStream,
+    began: Instant,
+    line: &mut AccessLine,
+) -> Result<Opened, Reason> {
     let source = socket.peer_addr().map_err(|_gone| Reason::CallerGone)?.ip();
     let directed = Directed::connection(route);
     if let Some(rule) = &directed.rule {
@@ -82,7 +91,7 @@ async fn open(route: &Route, socket: &TcpStream, line: &mut AccessLine) -> Resul
         .map_err(|refusal| refusal.reason)?;
     let timeout = manner.settings().timeout;
     let mut attempts =
-        Attempts::new(route, &directed, &manner, None).keyed(&HeaderMap::new(), source);
+        Attempts::new(route, &directed, &manner, began, None).keyed(&HeaderMap::new(), source);
     loop {
         let mut pick = attempts.next().await?;
         line.set_instance(&pick.instance().node);
@@ -152,6 +161,3 @@ async fn way(route: &Route, pick: &Pick) -> Result<Way, Reason> {
         }),
     }
 }
-
-/// RFC 9110 §9.3.6 wants a port in the authority of CONNECT; services have none, so it says nothing.
-const AUTHORITY_PORT: u16 = 443;

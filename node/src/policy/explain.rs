@@ -8,6 +8,7 @@ use super::compile::{Entry, Snapshot};
 use super::judge::{Subject, Verdict, Why};
 use crate::config::{Mode, Protocol};
 use crate::percent::{decoded, encoded};
+use crate::said;
 
 /// May `caller` call `callee`, with this request if there is one?
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +49,24 @@ pub struct Answer {
     /// Whether the node's files changed since, so that what they say now is not in force.
     #[serde(default)]
     pub is_stale: bool,
+}
+
+impl Answer {
+    /// What another node answered, marked as its words.
+    pub(crate) fn of_another(self) -> Self {
+        let word = |text: Option<String>| text.map(|text| said::word(&text));
+        Self {
+            caller: said::word(&self.caller),
+            allowed: self.allowed,
+            why: said::word(&self.why),
+            text: said::quoted(&self.text),
+            rule: word(self.rule),
+            mode: said::word(&self.mode),
+            mode_declared: word(self.mode_declared),
+            path: word(self.path),
+            is_stale: self.is_stale,
+        }
+    }
 }
 
 /// Why a question has no answer.

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use starling_transport::{Leaf, SpiffeId};
 
 use super::RenewalError;
+use crate::said;
 
 /// What is known of the tries so far. Pure but for the log; the caller brings the clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +38,7 @@ impl Trouble {
             self.since = now;
         }
         self.identity = leaf.id.to_string();
-        self.error = causes(error);
+        self.error = said::causes(error);
         self.ends = leaf.not_after;
         let left = leaf.time_left(now);
         self.due = now + pause(left).mul_f64(0.75 + fastrand::f64() / 2.0);
@@ -87,12 +88,6 @@ impl Trouble {
     pub fn since(&self) -> SystemTime {
         self.since
     }
-}
-
-fn causes(error: &RenewalError) -> String {
-    let first: &dyn std::error::Error = error;
-    let all = std::iter::successors(Some(first), |error| error.source());
-    all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Until the next try: a twentieth of what is left, so that there are dozens.

@@ -90,6 +90,8 @@ pub struct Mirror {
     pub service: Option<ServiceName>,
     pub to: Subset,
     pub share: Share,
+    /// Whether copies carry `authorization` and `cookie`.
+    pub with_credentials: bool,
 }
 
 /// Failures made on purpose. A call may be delayed and then failed.

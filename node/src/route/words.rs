@@ -154,6 +154,10 @@ impl Display for Mirror {
             Some(service) if self.to.is_all() => write!(f, "{service}"),
             Some(service) => write!(f, "{service} {}", self.to),
             None => write!(f, "{}", self.to),
+        }?;
+        match self.with_credentials {
+            true => f.write_str(" with credentials"),
+            false => Ok(()),
         }
     }
 }

@@ -13,6 +13,7 @@ use super::added_up;
 use super::wire::{self, Page, Question};
 use crate::admin::view;
 use crate::host::Host;
+use crate::said::causes;
 use crate::telemetry::edges::sketch::Packed;
 use crate::telemetry::edges::{Seen, Window};
 
@@ -212,8 +213,8 @@ async fn ask(host: &Arc<Host>, node: &NodeName, window: Window) -> Result<Seen, 
                 after,
             };
             let client = host.control();
-            let asked = client.ask::<Page>(node, wire::EDGES, &question).await;
-            let page = asked.map_err(|error| chain(&error))?;
+            let asked = client.ask_exact::<Page>(node, wire::EDGES, &question).await;
+            let page = asked.map_err(|error| causes(&error))?;
             after = page.last().filter(|_| page.more);
             let added = page.add_to(&mut seen);
             added.map_err(|error| format!("node `{node}` answered nonsense: {error}"))?;
@@ -231,12 +232,6 @@ fn without_latencies(seen: &mut Seen) {
         edge.is_thinned |= !edge.latency.is_empty();
         edge.latency = Packed::default();
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let causes: Vec<_> = causes.map(ToString::to_string).collect();
-    causes.join(": ")
 }
 
 /// Between two rounds while somebody watches.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use starling_gossip::NodeName;
 
 use crate::reason::Reason;
+use crate::said;
 use crate::telemetry::Ended;
 
 /// A call that ended, as one of its two agents saw it. Never with a body or a query.
@@ -71,6 +72,24 @@ impl Call {
             bytes_out: ended.bytes_out,
             duration_us: u64::try_from(ended.took.as_micros()).unwrap_or(u64::MAX),
             headers,
+        }
+    }
+
+    /// What another node told, marked as its words.
+    pub(super) fn of_another(self) -> Self {
+        let word = |text: Option<String>| text.map(|text| said::word(&text));
+        Self {
+            side: said::word(&self.side),
+            caller: said::word(&self.caller),
+            callee: said::word(&self.callee),
+            instance: word(self.instance),
+            protocol: said::word(&self.protocol),
+            method: word(self.method),
+            path: word(self.path),
+            reason: word(self.reason),
+            rule: word(self.rule),
+            trace_id: word(self.trace_id),
+            ..self
         }
     }
 

@@ -299,9 +299,9 @@ fn news(node: &NodeName, batch: Batch) -> Vec<News> {
     let name = || node.to_string();
     let calls = calls.into_iter().map(|call| News::Call {
         node: name(),
-        call: Box::new(call),
+        call: Box::new(call.of_another()),
     });
-    let missing = (left_out + lost > 0).then(|| News::Missing {
+    let missing = (left_out > 0 || lost > 0).then(|| News::Missing {
         node: name(),
         left_out,
         lost,
@@ -335,9 +335,8 @@ fn pause(error: &ControlError) -> Duration {
 
 fn why(error: &ControlError) -> String {
     match error.refused() {
-        Some(refused) if refused.reason == NOT_HERE => refused.why.clone(),
-        Some(refused) => format!("refused: {}", refused.why),
-        None => crate::agent::explain::causes(error),
+        Some(refused) if refused.reason != NOT_HERE => format!("refused: {}", error.told()),
+        _ => error.told(),
     }
 }
 

@@ -441,6 +441,7 @@ mod between_nodes {
             listen: ([127, 0, 0, 1], 0).into(),
             caller: ServiceName::parse("web").unwrap(),
             protocol: None,
+            hosts: crate::config::Hosts::default(),
             calls: Arc::default(),
             declared: Place {
                 file: std::path::Path::new("n.toml").into(),

@@ -116,6 +116,11 @@ impl AccessLine {
         line
     }
 
+    /// The call began at `began`, before this line could know of it.
+    pub fn since(&mut self, began: Instant) {
+        self.began = self.began.min(began);
+    }
+
     /// Keeps of the request's header what somebody wants to see, if anybody looks.
     pub fn see(&mut self, headers: &HeaderMap) {
         self.fields = self.series.taps().fields(self.series.callee(), headers);

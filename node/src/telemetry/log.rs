@@ -20,6 +20,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{self, LogFormat};
+use crate::visible;
 use fields::{Bounded, Digits, Escaped, Json, Text};
 use output::Output;
 
@@ -143,7 +144,11 @@ where
                 event.record(&mut object);
                 object.0.push(b'}');
                 let text = str::from_utf8(&object.0).map_err(|_impossible| fmt::Error)?;
-                writer.write_str(text)?;
+                // JSON lets characters stand that move what a terminal shows. Most lines have none.
+                match text.is_ascii() {
+                    true => writer.write_str(text)?,
+                    false => writer.write_str(&visible::escape_json(text))?,
+                }
             }
         }
         writer.write_char('\n')
@@ -291,6 +296,7 @@ pub(crate) mod tests {
             let lines = logged(LogFormat::Json, work);
             assert_eq!(lines.len(), 1, "{nasty:.20?}");
             let line: Value = serde_json::from_str(&lines[0]).unwrap();
+            assert!(!lines[0].contains(odd), "{:?}", lines[0]);
             if nasty.len() < VALUE_BYTES_MAX {
                 assert_eq!(line["nasty"], nasty);
                 assert_eq!(line["message"], format!("said {nasty}"));

@@ -9,6 +9,7 @@ use http::Response;
 use super::codes;
 use super::guard::{Reason, Refusal};
 use super::stream::{RecvFailure, SendFailure};
+use crate::ended::Ended;
 
 type Cause = Box<dyn Error + Send + Sync>;
 
@@ -157,7 +158,7 @@ impl From<RecvFailure> for RequestError {
                 ..Self::new(of_refusal(&refusal))
             },
             RecvFailure::Lost(error) => Self {
-                source: Some(Box::new(error)),
+                source: Some(Box::new(Ended(error))),
                 ..Self::new(RequestErrorKind::ConnectionLost)
             },
             RecvFailure::Stopped => Self::new(RequestErrorKind::ConnectionLost),
@@ -175,7 +176,7 @@ impl RequestError {
 
     pub(super) fn lost(error: quinn::ConnectionError) -> Self {
         Self {
-            source: Some(Box::new(error)),
+            source: Some(Box::new(Ended(error))),
             ..Self::new(RequestErrorKind::ConnectionLost)
         }
     }
@@ -244,7 +245,7 @@ impl From<SendFailure> for RespondError {
     fn from(failure: SendFailure) -> Self {
         match failure {
             SendFailure::Stopped(code) => Self::Cancelled(code),
-            SendFailure::Lost(error) => Self::ConnectionLost(error.into()),
+            SendFailure::Lost(error) => Self::ConnectionLost(Ended(error).into()),
             SendFailure::Closed => Self::Cancelled(codes::NO_ERROR),
         }
     }
@@ -259,7 +260,7 @@ pub enum TunnelError {
     Reset(u64),
     /// The connection is gone.
     #[error("the connection under the tunnel was lost")]
-    ConnectionLost(#[source] quinn::ConnectionError),
+    ConnectionLost(#[source] Ended),
     /// The peer broke the protocol.
     #[error("the peer broke the protocol inside a tunnel")]
     Malformed(#[source] Refusal),
@@ -272,7 +273,7 @@ impl From<RecvFailure> for TunnelError {
     fn from(failure: RecvFailure) -> Self {
         match failure {
             RecvFailure::Reset(code) => Self::Reset(code),
-            RecvFailure::Lost(error) => Self::ConnectionLost(error),
+            RecvFailure::Lost(error) => Self::ConnectionLost(Ended(error)),
             RecvFailure::Refused(refusal) => Self::Malformed(refusal),
             RecvFailure::Stopped => Self::Closed,
         }
@@ -283,7 +284,7 @@ impl From<SendFailure> for TunnelError {
     fn from(failure: SendFailure) -> Self {
         match failure {
             SendFailure::Stopped(code) => Self::Reset(code),
-            SendFailure::Lost(error) => Self::ConnectionLost(error),
+            SendFailure::Lost(error) => Self::ConnectionLost(Ended(error)),
             SendFailure::Closed => Self::Closed,
         }
     }

@@ -32,8 +32,9 @@ pub(super) fn decode<E: From<QpackError>>(
 ) -> Result<Vec<u8>, E> {
     let mut input = Input(section);
     let (_, insert_count) = input.integer(8)?;
-    let (_, _base) = input.integer(7)?;
-    if insert_count != 0 {
+    let (sign, _delta_base) = input.integer(7)?;
+    // A base below a Required Insert Count of 0 would be negative (§4.5.1.2).
+    if insert_count != 0 || sign != 0 {
         return Err(QpackError::Invalid.into());
     }
     // Huffman codes save a fifth of what is common.

@@ -20,6 +20,7 @@ pub(super) use recv::{CHUNKS_MAX, Incoming, RecvFailure, RecvHalf};
 pub(super) use send::{SendFailure, SendHalf, Stopped};
 
 use super::guard::Refusal;
+use crate::ended::Ended;
 
 /// What the two halves of a stream share with each other and with whoever asked for the stream.
 #[derive(Debug, Default)]
@@ -149,7 +150,7 @@ pub(super) fn connection_error(error: quinn::ConnectionError) -> ConnectionError
             }
         }
         quinn::ConnectionError::TimedOut => ConnectionErrorIncoming::Timeout,
-        other => ConnectionErrorIncoming::Undefined(Arc::new(other)),
+        other => ConnectionErrorIncoming::Undefined(Arc::new(Ended(other))),
     }
 }
 

@@ -14,6 +14,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::time::timeout;
 
 use super::{ALPN, ANSWER_BYTES_MAX, SignedAnswer, binding};
+use crate::ended::Ended;
 use crate::endpoint::{CERTIFICATE_ALERTS, TLS_13, any_node_name, provider};
 use crate::identities::signature_algorithms;
 use crate::identity::{SpiffeId, TrustDomain};
@@ -74,14 +75,18 @@ async fn ask_unbounded(
     let lost = |source: Box<dyn std::error::Error + Send + Sync>| JoinError::Lost { addr, source };
     let (issuer, root) = peer(&conn, pinned).ok_or(JoinError::OtherMesh { addr })?;
     let binding = binding(&conn).ok_or(JoinError::OtherMesh { addr })?;
-    let (mut send, mut recv) = conn.open_bi().await.map_err(|error| lost(error.into()))?;
+    let (mut send, mut recv) = conn
+        .open_bi()
+        .await
+        .map_err(|error| lost(Ended::or_other(error)))?;
     let request = request(&binding);
     send.write_all(&request)
         .await
-        .map_err(|error| lost(error.into()))?;
-    send.finish().map_err(|error| lost(error.into()))?;
+        .map_err(|error| lost(Ended::or_other(error)))?;
+    send.finish()
+        .map_err(|error| lost(Ended::or_other(error)))?;
     let answer = recv.read_to_end(ANSWER_BYTES_MAX).await;
-    let answer = answer.map_err(|error| lost(error.into()))?;
+    let answer = answer.map_err(|error| lost(Ended::or_other(error)))?;
     conn.close(0u32.into(), b"");
     endpoint.wait_idle().await;
     let unproved = |source| JoinError::NotAnIssuer { addr, source };
@@ -150,7 +155,7 @@ pub enum JoinError {
         /// Who was asked.
         addr: SocketAddr,
         /// What quinn said.
-        source: Box<ConnectionError>,
+        source: Box<Ended>,
     },
     /// The connection ended before the answer.
     #[error("{addr} did not answer in full")]
@@ -182,7 +187,7 @@ impl JoinError {
             }
             _ => Self::Handshake {
                 addr,
-                source: Box::new(source),
+                source: Box::new(Ended(source)),
             },
         }
     }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Gap;
+use crate::said;
 
 /// Asked by `POST /v1/invitations`: which name was revoked. A host, a service, or a service on one host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +39,24 @@ pub struct EndedInvitation {
     pub at: u64,
     /// Where the host that used it came from.
     pub from: Option<String>,
+}
+
+impl EndedInvitation {
+    /// What another node answered, marked as its words.
+    pub(crate) fn of_another(self) -> Self {
+        Self {
+            issuer: said::word(&self.issuer),
+            invitation: said::word(&self.invitation),
+            node: said::word(&self.node),
+            services: self.services.iter().map(|one| said::word(one)).collect(),
+            was: match self.was.as_str() {
+                "taken back" => self.was,
+                other => said::word(other),
+            },
+            from: self.from.as_deref().map(said::word),
+            ..self
+        }
+    }
 }
 
 /// Asked by `POST /v1/good-from`: who is to be invited.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::said;
+
 /// An element of `/v1/policy?service=NAME`: one node that runs the service, and what it says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodePolicy {
@@ -28,6 +30,35 @@ pub struct Policy {
     pub more_rules: usize,
     /// Calls that the mode let through though nothing allows them, the most frequent first.
     pub let_through: Vec<LetThrough>,
+}
+
+impl Policy {
+    /// What another node answered, marked as its words.
+    pub(crate) fn of_another(self) -> Self {
+        let words = |texts: &[String]| texts.iter().map(|text| said::word(text)).collect();
+        let rule = |rule: PolicyRule| PolicyRule {
+            effect: said::word(&rule.effect),
+            from: words(&rule.from),
+            methods: words(&rule.methods),
+            paths: words(&rule.paths),
+            declared: said::word(&rule.declared),
+            only_with: words(&rule.only_with),
+            ..rule
+        };
+        let through = |calls: LetThrough| LetThrough {
+            caller: said::word(&calls.caller),
+            why: said::word(&calls.why),
+            rule: calls.rule.as_deref().map(said::word),
+            ..calls
+        };
+        Self {
+            mode: said::word(&self.mode),
+            mode_declared: self.mode_declared.as_deref().map(said::word),
+            rules: self.rules.into_iter().map(rule).collect(),
+            more_rules: self.more_rules,
+            let_through: self.let_through.into_iter().map(through).collect(),
+        }
+    }
 }
 
 /// A grant or a denial.

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 
 use super::questions::{About, Afresh, DIAL_BACK, NO_ANSWER, PING, SECOND_OPINION};
 use super::{Certificate, Kind, liveness};
-use crate::agent::explain::causes;
 use crate::check::peers::{Back, Failure, Offset, Opinion, Peer, Pong, Tried, Unsaid, Way};
 use crate::control::ControlError;
 use crate::host::Host;
+use crate::said::causes;
 
 /// Looks at each of `members`. Those that did not answer are looked at again through the eyes of those that did.
 pub(super) async fn at_all(host: &Arc<Host>, members: Vec<Arc<Member>>) -> Vec<Peer> {
@@ -65,9 +65,12 @@ async fn at_one(host: &Arc<Host>, member: &Member, afresh: bool) -> Peer {
         peer.clock = asked.as_ref().ok().map(|(_, offset)| *offset);
         peer.pong = Some(asked.map(|(pong, _)| pong));
         let (control, question) = (host.control(), Afresh { afresh });
-        let asked = control.ask(&member.name, DIAL_BACK, &question).await;
-        // It may have been asked too often, or be too old to know the question.
-        peer.back = asked.ok();
+        let asked = control
+            .ask::<Back>(&member.name, DIAL_BACK, &question)
+            .await;
+        // It may have been asked too often, or be too old to know the question. What it dialled goes into a fix.
+        let is_address = |back: &Back| back.address.parse::<SocketAddr>().is_ok();
+        peer.back = asked.ok().filter(is_address);
         // A node that was just lost is believed in again by what we did.
         let catalogue = host.membership.catalogue();
         if let Some(now) = catalogue.member(&peer.node) {

@@ -11,10 +11,10 @@ use tokio::time::{Instant, timeout};
 
 use super::look::{back, heard_ms, now_ms};
 use super::{digest, liveness, newest_s};
-use crate::agent::explain::causes;
 use crate::check::peers::{Back, Pong, Sees};
 use crate::control::{Handler, Refused, Who};
 use crate::host::Host;
+use crate::said::causes;
 
 /// How are you, and what do you see of this node; of the one that asks, if none is named.
 #[derive(Debug, Serialize, Deserialize)]

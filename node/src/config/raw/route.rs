@@ -112,6 +112,7 @@ pub(in crate::config) struct Mirror {
     pub(in crate::config) service: Text,
     pub(in crate::config) to: Labels,
     pub(in crate::config) percent: Option<Spanned<Percent>>,
+    pub(in crate::config) credentials: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]

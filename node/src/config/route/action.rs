@@ -254,6 +254,7 @@ fn check_mirror(raw: &Spanned<raw::Mirror>, checker: &mut Checker<'_>) -> Mirror
             .map(|to| share::check_subset(to, checker))
             .unwrap_or_default(),
         share: percent("percent", &raw.percent, checker),
+        with_credentials: raw.credentials.unwrap_or(false),
     }
 }
 

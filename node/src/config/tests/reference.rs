@@ -137,6 +137,11 @@ fn in_code() -> BTreeMap<String, String> {
         ("service.protocol", quoted(&service.protocol)),
         ("service.http", http.to_owned()),
         ("service.proxy_protocol", none(!service.is_told)),
+        ("service.hosts", any(!service.hosts.is_declared())),
+        (
+            "service.trust_headers",
+            list(service.trust_headers.is_empty()),
+        ),
         ("service.allow", list(service.allow.is_empty())),
         ("service.grant", none(service.grants.is_empty())),
         ("service.grant.from", required()),
@@ -170,6 +175,7 @@ fn in_code() -> BTreeMap<String, String> {
         ("upstream.listen", required()),
         ("upstream.as", required()),
         ("upstream.protocol", none(upstream.protocol.is_none())),
+        ("upstream.hosts", any(!upstream.hosts.is_declared())),
         (
             "upstream.balance.algorithm",
             quoted(&balance.algorithm.as_str()),
@@ -301,6 +307,7 @@ fn in_code() -> BTreeMap<String, String> {
         ("route.rule.mirror.service", none(true)),
         ("route.rule.mirror.to", Subset::default().to_string()),
         ("route.rule.mirror.percent", "100".to_owned()),
+        ("route.rule.mirror.credentials", "false".to_owned()),
         ("route.rule.fault", none(rule.action.fault.is_none())),
         ("route.rule.fault.delay", none(true)),
         ("route.rule.fault.delay_percent", "100".to_owned()),

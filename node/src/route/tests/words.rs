@@ -59,7 +59,7 @@ sticky = { cookie = "id" }
 rewrite = { path = "/new" }
 request_headers = { set = { x-a = "1" }, add = { x-b = "2" }, remove = ["x-c"] }
 response_headers = { remove = ["server"] }
-mirror = { service = "next", to = { version = "v3" }, percent = 5 }
+mirror = { service = "next", to = { version = "v3" }, percent = 5, credentials = true }
 fault = { delay = "200ms", delay_percent = 10, abort = 503, abort_percent = 0.01 }
 body_bytes = 1000
 timeout = { request = "1s" }
@@ -77,7 +77,7 @@ redirect = { status = 308, scheme = "https", host = "example.org", path = "/x" }
             (
                 "any call",
                 "99.5% version=v1, 0.5% version=v2 by cookie id; path becomes /new; \
-             request headers -x-c =x-a +x-b; mirror 5% to next version=v3; response headers -server; \
+             request headers -x-c =x-a +x-b; mirror 5% to next version=v3 with credentials; response headers -server; \
              delay 10% by 200ms; fail 0.01% with 503; bodies up to 1000 bytes; \
              own retry; own timeout",
             ),

@@ -178,8 +178,9 @@ impl quic::OpenStreams<Bytes> for Opener {
         )))
     }
 
-    fn close(&mut self, error: Code, reason: &[u8]) {
-        self.shared.connection().close(code(error.value()), reason);
+    /// The code says all that a peer needs; h3 would tell it what its parser found.
+    fn close(&mut self, error: Code, _reason: &[u8]) {
+        self.shared.connection().close(code(error.value()), b"");
     }
 }
 

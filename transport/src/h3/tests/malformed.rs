@@ -400,6 +400,12 @@ async fn requests() {
         // QPACK.
         ("empty section", frame(1, &[]), qpack),
         ("insert count", frame(1, &[1, 0, 0xd1]), qpack),
+        (
+            "sign without insert count",
+            frame(1, &[0, 0x80, 0xd1]),
+            qpack,
+        ),
+        ("sign and base", frame(1, &[0, 0x85, 0xd1]), qpack),
         ("dynamic index", frame(1, &[0, 0, 0x80]), qpack),
         ("dynamic name", frame(1, &[0, 0, 0x40, 0]), qpack),
         ("post-base index", frame(1, &[0, 0, 0x10]), qpack),
