@@ -46,7 +46,8 @@ impl Library {
             Some(files) => files.load(&checker)?,
             None => Loaded::default(),
         };
-        let is_ready = files.as_ref().is_none_or(|files| prepare(files).is_ok());
+        // What it names is in the index before it is touched.
+        let is_ready = !has_journal && files.as_ref().is_none_or(|files| prepare(files).is_ok());
         let library = Self {
             checker,
             files,
@@ -54,7 +55,7 @@ impl Library {
             changes: watch::Sender::new(0),
             writing: tokio::sync::Mutex::default(),
             unsaved: ArcSwapOption::empty(),
-            is_settled: AtomicBool::new(is_ready && !has_journal),
+            is_settled: AtomicBool::new(is_ready),
         };
         let over = std::collections::BTreeSet::new();
         library.show(Documents::build(revisions.into_iter(), lost, over));

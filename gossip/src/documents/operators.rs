@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use super::DocumentKey;
 use super::revision::{ROOT_KEY, Revision};
-use super::system::{KeyStatement, RetentionEntry, Statement, is_system};
+use super::system::{KeyStatement, RetentionEntry, Statement, hex, is_system};
 use crate::names::{DocumentKind, OperatorName};
 
 /// What is known of the operators of a mesh.
@@ -131,6 +131,15 @@ impl Operators {
     /// Whether a key with a grant of this rank is revoked.
     pub fn is_revoked(&self, key: &[u8; 32], rank: u32) -> bool {
         self.revoker(key, rank).is_some()
+    }
+
+    /// Whether a key whose hash begins with these hex digits is revoked: a lost revocation of that key takes nothing away then.
+    pub fn is_revoked_named(&self, digits: &str) -> bool {
+        let named = self.revoked.keys();
+        let mut named = named.filter(|key| hex(key).starts_with(digits));
+        // The word of a senior does not count over a key of which no rank is known.
+        let rank = |key: &[u8; 32]| self.known.get(key).map_or(0, |known| known.rank);
+        !digits.is_empty() && named.any(|key| self.is_revoked(key, rank(key)))
     }
 
     /// What lists say of a revision, by its hash.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::documents::checker;
 use crate::Revision;
-use crate::documents::system::{KeyStatement, RetentionEntry, retention_lists};
+use crate::documents::system::{KeyStatement, RetentionEntry, hex, retention_lists};
 use crate::documents::{Checker, DocumentKey, Documents, Draft, DraftRow, Standing, SubmitError};
 use crate::metrics::Refusal;
 use crate::testing::{Memory, Network, Node, Operator};
@@ -186,6 +186,11 @@ fn juniors_and_equals_do_not_revoke_and_a_key_does_not_take_its_own_revocation_b
     }
     let junior = mesh.revocation(&mesh.bob, &mesh.alice);
     mesh.take(&junior);
+    let named = |mesh: &Mesh, operator: &Operator| {
+        let digits = hex(&operator.key_hash())[..16].to_owned();
+        mesh.documents.operators.is_revoked_named(&digits)
+    };
+    assert!(!named(&mesh, &mesh.alice) && !named(&mesh, &mesh.bob));
     assert!(
         !mesh
             .documents
@@ -195,6 +200,8 @@ fn juniors_and_equals_do_not_revoke_and_a_key_does_not_take_its_own_revocation_b
     let own = mesh.revocation(&mesh.bob, &mesh.bob);
     mesh.take(&own);
     assert!(mesh.documents.operators.is_revoked(&mesh.bob.key_hash(), 2));
+    assert!(named(&mesh, &mesh.bob) && !named(&mesh, &mesh.alice));
+    assert!(!mesh.documents.operators.is_revoked_named(""));
     let key = mesh.read(&own)[0].key.to_string();
     let taken_back = mesh.bob.delete(&mesh.network, &key, 2);
     assert_eq!(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use starling_gossip::documents::system::is_system;
+use starling_gossip::documents::system::{OPERATOR_REVOCATION, ROOT_REVOCATION, is_system};
 use starling_gossip::{Document, DocumentKey, DocumentKind, Documents, Revision};
 
 use super::clearance::{Clearance, Hash};
@@ -97,11 +97,10 @@ impl Chooser<'_> {
                 let narrowings = documents.get(key).map(|document| document.narrowings());
                 let narrowings = self.narrowings(set, narrowings.unwrap_or_default(), consumer);
                 standing.add_to(set, key, narrowings, consumer.fallback());
-            } else if let (true, Standing::Lost { revision, .. }) =
-                (is_system(&key.kind), &standing)
+            } else if let Standing::Lost { revision, .. } = &standing
+                && opens_if_lost(documents, key)
                 && let Some(set) = sets.get_mut(REVOCATION)
             {
-                // Without it a revoked operator's grants could count.
                 set.missing.push(Missing {
                     name: key.to_string().into(),
                     revision: *revision,
@@ -280,6 +279,14 @@ impl Chooser<'_> {
             Clearance::Held { coverage, .. } | Clearance::Pending { coverage } => coverage,
         }
     }
+}
+
+/// Whether grants of a revoked operator could count without this document: it may revoke a key, and nothing else that is held does.
+/// So an operator who may, or the root, ends it by revoking the key again.
+fn opens_if_lost(documents: &Documents, key: &DocumentKey) -> bool {
+    let is_revocation = matches!(key.kind.as_str(), OPERATOR_REVOCATION | ROOT_REVOCATION);
+    let about = key.name.as_str().split('-').next().unwrap_or_default();
+    is_revocation && !documents.operators.is_revoked_named(about)
 }
 
 /// The kind whose texts, when one is missing, deny all calls.
