@@ -7,8 +7,11 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
+use crate::admin::SocketError;
 use crate::ca::CaError;
 use crate::config::Problems;
 use crate::enrol::JoinFailed;
@@ -123,7 +126,7 @@ pub fn main() -> ExitCode {
     if let Command::Preflight(command) = &cli.command {
         return command.run();
     }
-    match cli.command.run() {
+    match protect(&cli.command).and_then(|()| cli.command.run()) {
         Ok(()) => ExitCode::SUCCESS,
         // `starling nodes | head` has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
@@ -136,7 +139,53 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Private keys are in memory from here on: no core dumps, and no other process of this user looks in.
+fn protect(command: &Command) -> anyhow::Result<()> {
+    if !command.holds_keys() {
+        return Ok(());
+    }
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .context("cannot protect the memory of this process")
+}
+
 impl Command {
+    /// Whether it reads or makes private keys, or tokens.
+    fn holds_keys(&self) -> bool {
+        match self {
+            Self::Init(_)
+            | Self::Invite(_)
+            | Self::Join(_)
+            | Self::Ca(_)
+            | Self::Agent(_)
+            | Self::Tap(_)
+            | Self::Login(_)
+            | Self::Operator(_)
+            | Self::Apply(_)
+            | Self::Delete(_)
+            | Self::Rollback(_)
+            | Self::Revoke(_)
+            | Self::Decommission(_) => true,
+            Self::Demo(_)
+            | Self::Leave(_)
+            | Self::Validate(_)
+            | Self::Check(_)
+            | Self::Status(_)
+            | Self::Nodes(_)
+            | Self::Services(_)
+            | Self::Edges(_)
+            | Self::Top(_)
+            | Self::Routes(_)
+            | Self::Explain(_)
+            | Self::Judge(_)
+            | Self::Get(_)
+            | Self::History(_)
+            | Self::Completions(_)
+            | Self::Man(_)
+            | Self::DemoApp(_)
+            | Self::Preflight(_) => false,
+        }
+    }
+
     fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Demo(command) => command.run(),
@@ -189,6 +238,9 @@ fn report(error: &anyhow::Error) -> String {
 
 fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref::<StateError>() {
+        return error.hint();
+    }
+    if let Some(error) = error.downcast_ref::<SocketError>() {
         return error.hint();
     }
     if let Some(error) = error.downcast_ref::<CaError>() {

@@ -20,7 +20,7 @@ impl Console<'_> {
     fn command(&self, program: &Path, words: &[&str]) -> Command {
         self.typed.set(self.typed.get() + 1);
         let mut command = self.host.command("unshare");
-        let script = "mount -t tmpfs tmpfs /run && mkdir /run/starling && exec \"$0\" \"$@\"";
+        let script = "mount -t tmpfs tmpfs /run && exec \"$0\" \"$@\"";
         command.args(["--mount", "sh", "-c", script]);
         command.arg(program).args(words);
         command

@@ -29,7 +29,7 @@ pub(crate) fn agent(host: &Host, example: &Path, state: &str, logs: &Path) -> Pr
         "--mount",
         "sh",
         "-c",
-        "mount -t tmpfs tmpfs /run && mkdir /run/starling && exec \"$0\" \"$@\"",
+        "mount -t tmpfs tmpfs /run && exec \"$0\" \"$@\"",
     ]);
     command
         .arg(program::agent())

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -433,4 +435,76 @@ fn a_host_leaves_with_a_goodbye_and_can_forget_who_it_was() {
         "the root key lies there"
     );
     assert!(mesh.node("n1").is_running());
+}
+
+#[test]
+fn at_an_open_umask_others_could_write_who_may_call() {
+    need!(Need::Agent);
+    let _turn = turn::shared();
+    let scratch = harness::Scratch::new();
+    let (etc, state) = (scratch.path().join("etc"), scratch.path().join("state"));
+    let mut init = leashed("/bin/sh");
+    init.args(["-c", "umask 000 && exec \"$0\" \"$@\""])
+        .arg(program::agent());
+    init.args(["init", "--trust-domain", "example.org", "--node", "n1"]);
+    init.args(["--service", "web", "--serve", "web=8080", "--config"])
+        .arg(&etc);
+    init.arg("--state").arg(&state);
+    run(init);
+    let mode = |path: &Path| fs::metadata(path).expect("it is there").mode() & 0o7777;
+    for (path, expected) in [
+        ("etc", 0o755),
+        ("etc/services.d", 0o755),
+        ("etc/starling.toml", 0o644),
+        ("etc/services.d/web.toml", 0o644),
+        ("state", 0o700),
+        ("state/node.key", 0o600),
+        ("state/ca/root.key", 0o600),
+    ] {
+        assert_eq!(mode(&scratch.path().join(path)), expected, "{path}");
+    }
+}
+
+/// How a command that waits for its input ends when it is made to dump its core: whether there is one.
+fn dumps_core(command: &[&std::ffi::OsStr]) -> bool {
+    let scratch = harness::Scratch::new();
+    let mut shell = leashed("/bin/sh");
+    shell
+        .args(["-c", "ulimit -c unlimited && exec \"$0\" \"$@\""])
+        .args(command);
+    shell
+        .current_dir(scratch.path())
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut child = shell.spawn().expect("there is a shell");
+    let pid = child.id().to_string();
+    let is = |name: &str| {
+        let found = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        found.trim() == name
+    };
+    let name = Path::new(command[0])
+        .file_name()
+        .expect("a program")
+        .to_string_lossy();
+    wait_until(crate::PATIENCE, "the command to run", || is(&name));
+    harness::let_pass(Duration::from_millis(300));
+    run({
+        let mut kill = leashed("kill");
+        kill.args(["-ABRT", &pid]);
+        kill
+    });
+    child.wait().expect("it ends").core_dumped()
+}
+
+#[test]
+fn commands_that_hold_keys_leave_no_core_behind() {
+    need!(Need::Agent);
+    let _turn = turn::shared();
+    let agent = program::agent();
+    let join = [agent.as_os_str(), "join".as_ref(), "-".as_ref()];
+    let cat = program::path("cat");
+    // Where no process leaves a core there is nothing to see.
+    if dumps_core(&[cat.as_os_str()]) {
+        assert!(!dumps_core(&join), "a core with the keys of a host");
+    }
 }

@@ -18,6 +18,21 @@ pub enum SocketError {
     NotASocket { path: PathBuf },
     #[error("cannot make the admin socket {}", path.display())]
     Io { path: PathBuf, source: io::Error },
+    #[error("cannot make the directory of the admin socket {}", path.display())]
+    Directory { path: PathBuf, source: io::Error },
+}
+
+impl SocketError {
+    /// What puts it right.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Directory { .. } | Self::Io { .. } => Some(
+                "name a path that this user may write: `[admin] socket = \"/path/admin.sock\"`, and `--socket` for commands"
+                    .to_owned(),
+            ),
+            Self::InUse { .. } | Self::NotASocket { .. } => None,
+        }
+    }
 }
 
 /// A listening socket with mode 0600 whose file goes when this is dropped.
@@ -48,6 +63,10 @@ impl Socket {
             }
             _ => {}
         }
+        make_directory(path).map_err(|source| SocketError::Directory {
+            path: path.to_owned(),
+            source,
+        })?;
         let (listener, inode) = bind_closed(path).map_err(io)?;
         Ok(Self {
             listener,
@@ -79,6 +98,20 @@ fn is_answered(path: &Path) -> bool {
             error.kind(),
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
         ),
+    }
+}
+
+/// Makes the directory of the socket, as `/run` is empty after each start of a host. Others may enter it, and the socket stays closed.
+fn make_directory(path: &Path) -> io::Result<()> {
+    let Some(parent) = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    else {
+        return Ok(());
+    };
+    match DirBuilder::new().mode(0o755).create(parent) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
 }
 

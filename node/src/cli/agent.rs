@@ -2,9 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use clap::Args;
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::agent::last_config;
 use crate::config::{Config, Contents, DIRECTORY};
@@ -35,9 +33,6 @@ impl Agent {
         let (mut config, files) = load(&self.config, given.as_deref())?;
         config.state = given.unwrap_or(config.state);
         let state = StateDir::open(&config.state)?;
-        // From here on keys are in memory: no core dumps, and no other process of this user looks in.
-        set_dumpable_behavior(DumpableBehavior::NotDumpable)
-            .context("cannot protect the memory of this process")?;
         let level = telemetry::log::init(&config.log)?;
         let ended = agent::run(agent::Options {
             directory: self.config,

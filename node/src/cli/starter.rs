@@ -1,7 +1,8 @@
 //! The configuration that `init` and `join` write where there is none, so that a host can start at once.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -79,7 +80,7 @@ impl Starter {
             return Ok(());
         };
         let inner = directory.join(SERVICES_D);
-        match fs::create_dir_all(&inner) {
+        match make_directories(&inner) {
             // The user of the agent often may not write there; an operator then does.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !is_wanted => Ok(()),
             made => made.with_context(|| format!("cannot make {}", inner.display())),
@@ -192,8 +193,17 @@ fn node_toml(facts: &Facts<'_>) -> anyhow::Result<String> {
     Ok(text)
 }
 
+/// Others may read the configuration and never write it, whatever the umask is: it says who may call.
+fn make_directories(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o755).create(path)
+}
+
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    let file = OpenOptions::new().write(true).create_new(true).open(path);
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(path);
     let mut file = match file {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             out::complain(&format!("{} is left as it is.", path.display()));
@@ -223,6 +233,8 @@ const SERVICES_D: &str = "services.d";
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::config::Config;
 

@@ -110,7 +110,8 @@ impl<'t> Checker<'t> {
         let parsed = text
             .parse::<SocketAddr>()
             .ok()
-            .filter(|address| address.port() != 0);
+            .filter(|address| address.port() != 0)
+            .map(canonical);
         if parsed.is_none() {
             let hint = match (text.parse::<IpAddr>(), text.parse::<SocketAddr>()) {
                 (Ok(ip), _) => format!(
@@ -132,7 +133,8 @@ impl<'t> Checker<'t> {
 
     pub(super) fn ip(&mut self, key: &str, address: &Spanned<String>) -> Option<IpAddr> {
         let text = address.get_ref();
-        let parsed = text.parse().ok();
+        let parsed: Option<IpAddr> = text.parse().ok();
+        let parsed = parsed.map(|ip| ip.to_canonical());
         if parsed.is_none() {
             let hint = match text.parse::<SocketAddr>() {
                 Ok(with_port) => format!(
@@ -249,12 +251,20 @@ impl<'t> Checker<'t> {
     }
 }
 
+/// The address as the kernel takes it: `[::ffff:0.0.0.0]` is `0.0.0.0`, and is judged as that (RFC 4291 §2.5.5.2).
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, address.port()),
+        IpAddr::V6(_) => address,
+    }
+}
+
 const MESSAGE_CHARS_MAX: usize = 300;
 
 /// Whether `text` is `host:port` with a host that could be looked up and a port that could be dialled.
 pub(crate) fn is_host_port(text: &str) -> bool {
     if let Ok(address) = SocketAddr::from_str(text) {
-        return address.port() != 0 && !address.ip().is_unspecified();
+        return address.port() != 0 && !canonical(address).ip().is_unspecified();
     }
     let Some((host, port)) = text.rsplit_once(':') else {
         return false;

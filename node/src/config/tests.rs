@@ -419,6 +419,12 @@ fn addresses() {
         "`listen` is open to every network of this host: `0.0.0.0:9001`",
         "whoever connects there speaks as this caller; name one address, best 127.0.0.1",
     );
+    // The same address in the clothes of IPv6 bound every network.
+    upstream(
+        "listen = \"[::ffff:0.0.0.0]:9001\"",
+        "`listen` is open to every network of this host: `0.0.0.0:9001`",
+        "whoever connects there speaks as this caller; name one address, best 127.0.0.1",
+    );
     service(
         "address = \"127.0.0.1:80\"",
         "`address` is not an IP address: `127.0.0.1:80`",
