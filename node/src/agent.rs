@@ -156,19 +156,27 @@ impl Agent {
         let node_id = identities.current().node.id().clone();
         let courier = Courier::new(endpoint.clone(), node_id.clone());
         let lines = Arc::<KnownLines>::default();
-        // Services are announced when all that they need is there.
-        let first = Local {
+        let join = |local: Local| -> anyhow::Result<Membership> {
+            let verifier = BundleVerifier::noting(identities.clone(), lines.clone());
+            Ok(Membership::start(
+                settings(&config, &state, &identities)?,
+                Arc::new(QuicCarrier(courier.clone())),
+                Arc::new(verifier),
+                local,
+            )?)
+        };
+        let mut first = announcer.local(&config);
+        first.services.truncate(Local::SERVICES_MAX);
+        first.calls.truncate(Local::CALLS_MAX);
+        let alone = Local {
             services: Vec::new(),
             calls: Vec::new(),
-            ..announcer.local(&config)
+            ..first.clone()
         };
-        let membership = Membership::start(
-            settings(&config, &state, &identities)?,
-            Arc::new(QuicCarrier(courier.clone())),
-            Arc::new(BundleVerifier::noting(identities.clone(), lines.clone())),
-            first,
-        )
-        .context("cannot join the mesh")?;
+        // What is at fault is found when the means are; until then the node is a member without services.
+        let membership = join(first)
+            .or_else(|_at_fault| join(alone))
+            .context("cannot join the mesh")?;
         let h3 = h3::Limits {
             header_bytes: config.limits.header_bytes as usize,
         };

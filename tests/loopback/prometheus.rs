@@ -13,8 +13,9 @@ use harness::process::leashed;
 use harness::{Mesh, Need, Node, Process, need, poll, program, turn, wait_until};
 use serde_json::Value;
 
-/// Alerts for what no test can bring about in a running agent: `promtool test rules` alone sees them fire.
-const NOT_INJECTED: [&str; 1] = ["StarlingTaskPanicked"];
+/// Alerts for what no test can bring about in a running agent, or another test does to one: `promtool test rules` alone sees them fire
+/// here.
+const NOT_INJECTED: [&str; 2] = ["StarlingTaskPanicked", "StarlingDocumentNotOnDisk"];
 
 /// Faults are worked on all at once, so this is for all of them together.
 const ALL_FIRE: Duration = Duration::from_secs(90);

@@ -36,6 +36,10 @@ impl Means {
         let before = all.insert(kind, absent).unwrap_or_default();
         let now = &all[&kind];
         for one in now.iter().filter(|one| !before.contains(one)) {
+            if kind == Kind::Identity {
+                tracing::error!(why = one.why, "certificates kept as they were");
+                continue;
+            }
             tracing::error!(
                 entry = one.entry,
                 declared = one.declared,
