@@ -216,9 +216,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_directory_no_socket() {
+    async fn the_directory_of_the_socket_is_made_and_no_other() {
         let dir = tempfile::tempdir().unwrap();
-        let error = Socket::bind(&dir.path().join("absent/admin.sock")).unwrap_err();
-        assert!(matches!(error, SocketError::Io { .. }), "{error}");
+        let path = dir.path().join("absent/admin.sock");
+        let _socket = Socket::bind(&path).unwrap();
+        assert_eq!(
+            mode(&dir.path().join("absent")) & !0o755,
+            0,
+            "closed to writers"
+        );
+        let error = Socket::bind(&dir.path().join("no/where/admin.sock")).unwrap_err();
+        assert!(matches!(error, SocketError::Directory { .. }), "{error}");
+        assert!(error.hint().is_some());
     }
 }
