@@ -106,15 +106,16 @@ fn render(status: &view::Status) -> String {
 }
 
 fn documents(documents: &view::DocumentCount, alive: usize) -> String {
-    let Some(newest) = documents.newest_age_s else {
-        return "none".to_owned();
+    // What is lost may be all there is.
+    let mut text = match documents.newest_age_s {
+        None => "none held".to_owned(),
+        Some(newest) => format!(
+            "{}, the newest {} ago, the same on {} of {alive} nodes",
+            documents.count,
+            span(newest),
+            documents.same_nodes
+        ),
     };
-    let mut text = format!(
-        "{}, the newest {} ago, the same on {} of {alive} nodes",
-        documents.count,
-        span(newest),
-        documents.same_nodes
-    );
     if documents.forks > 0 {
         text += &format!(", {} forked", documents.forks);
     }
@@ -331,6 +332,17 @@ mod tests {
                 }],
             },
         }
+    }
+
+    #[test]
+    fn a_lost_document_is_seen_where_no_other_is_held() {
+        let mut count = status().documents;
+        count.newest_age_s = None;
+        count.elsewhere.clear();
+        (count.forks, count.not_in_force) = (0, 1);
+        assert!(documents(&count, 1).contains("1 NOT IN FORCE here"));
+        count.not_in_force = 0;
+        assert_eq!(documents(&count, 1), "none held");
     }
 
     #[test]
