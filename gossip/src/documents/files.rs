@@ -99,10 +99,12 @@ impl Files {
     /// Notes what `documents` has in force and the index on disk does not name, because of `error`.
     pub(crate) fn note(&self, documents: &Documents, error: &io::Error) -> Unsaved {
         let saved = self.index();
-        let mut lines = index_lines(documents);
-        lines.retain(|line| !saved.contains_key(&line.hash));
+        let lines = index_lines(documents);
+        let mut lines: Vec<_> = lines
+            .filter(|line| !saved.contains_key(line.hash))
+            .collect();
         // What denies most first, in case there is not room for all.
-        lines.sort_by_key(|line| order_of_loss(&line.key));
+        lines.sort_by_key(|line| order_of_loss(line.key));
         let texts: Vec<_> = lines.iter().map(ToString::to_string).collect();
         let noted = self.journal().note(&texts);
         let error = match &noted {
@@ -220,15 +222,15 @@ fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
 }
 
 /// A text that has an effect, or that is lost.
-struct Line {
-    key: DocumentKey,
+struct Line<'d> {
+    key: &'d DocumentKey,
     revision: u64,
-    hash: [u8; 32],
+    hash: &'d [u8; 32],
 }
 
-impl fmt::Display for Line {
+impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.key, self.revision, hex(&self.hash))
+        write!(f, "{} {} {}", self.key, self.revision, hex(self.hash))
     }
 }
 
@@ -241,22 +243,22 @@ fn index_text(documents: &Documents) -> String {
 }
 
 /// What has an effect, and what is lost.
-fn index_lines(documents: &Documents) -> Vec<Line> {
+fn index_lines(documents: &Documents) -> impl Iterator<Item = Line<'_>> {
     let held = documents.entries.iter().flat_map(|(key, document)| {
         let texts = document.base().into_iter().chain(document.narrowings());
-        texts.map(|held| Line {
-            key: key.clone(),
+        texts.map(move |held| Line {
+            key,
             revision: held.revision,
-            hash: held.hash,
+            hash: &held.hash,
         })
     });
     let lost = documents.lost_files.iter();
     let lost = lost.map(|(hash, (key, revision))| Line {
-        key: key.clone(),
+        key,
         revision: *revision,
-        hash: *hash,
+        hash,
     });
-    held.chain(lost).collect()
+    held.chain(lost)
 }
 
 /// Smaller is noted first: without a revocation or a policy more is allowed than was.

@@ -3,7 +3,7 @@
 //! Overwriting it needs neither blocks nor inodes, so it works on a full disk. A document named here that is not held at the next
 //! start counts as lost: it denies until a peer or an operator gives it back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -62,7 +62,7 @@ impl Journal {
     pub(crate) fn note(&self, lines: &[String]) -> io::Result<usize> {
         let text = self.text()?;
         let noted = String::from_utf8_lossy(&text);
-        let noted: std::collections::BTreeSet<&str> = noted.lines().collect();
+        let noted: BTreeSet<&str> = noted.lines().collect();
         let new = lines.iter().filter(|line| !noted.contains(line.as_str()));
         let mut added = Vec::new();
         let mut left_out = 0;
