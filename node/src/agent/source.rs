@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use starling_gossip::{Caps, Catalogue, DocumentKey, Instance, Liveness, Member, NodeName, State};
-use starling_transport::{HostHash, Refusal, RefusedByPeer, Svid};
+use starling_transport::{HostHash, Identities, Refusal, RefusedByPeer, Svid};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -149,6 +149,9 @@ impl Source for View {
         let catalogue = host.membership.catalogue();
         let is_draining = facts.is_draining.load(Ordering::Relaxed);
         let known = facts.config();
+        // Once for all certificates: a host may have 129 and know 400 hosts.
+        let hosts = catalogue.members.keys().map(|name| name.as_str());
+        let hosts: BTreeMap<_, _> = hosts.map(|name| (HostHash::of(name), name)).collect();
         view::Status {
             node: host.node.to_string(),
             identity: set.node.id().to_string(),
@@ -161,7 +164,7 @@ impl Source for View {
             zone: config.zone.clone(),
             svids: std::iter::once(&set.node)
                 .chain(set.services.values())
-                .map(|held| svid(held, &self.host))
+                .map(|held| svid(held, &host.identities, &hosts))
                 .collect(),
             renewal: host.renewal_trouble.load().as_deref().map(renewal),
             issuer: host.issuer.load().as_deref().map(|role| view::Issuer {
@@ -353,19 +356,17 @@ impl Source for View {
     }
 }
 
-fn svid(svid: &Svid, host: &Host) -> view::Svid {
+/// `hosts` are the names of hosts that are known, by what lines name them with.
+fn svid(svid: &Svid, identities: &Identities, hosts: &BTreeMap<HostHash, &str>) -> view::Svid {
     let leaf = svid.leaf();
-    let catalogue = host.membership.catalogue();
-    let names = catalogue.members.keys().map(|name| name.as_str());
-    let names: BTreeMap<_, _> = names.map(|name| (HostHash::of(name), name)).collect();
     let signers = leaf
         .signers
         .iter()
-        .map(|(signer, _)| match names.get(&signer) {
+        .map(|(signer, _)| match hosts.get(&signer) {
             Some(name) => (*name).to_owned(),
             None => format!("unknown ({signer})"),
         });
-    let refusal = host.identities.judge_own(svid.id()).err();
+    let refusal = identities.judge_own(svid.id()).err();
     let refusal =
         refusal.filter(|refusal| matches!(refusal, Refusal::Revoked | Refusal::RevokedIssuer));
     view::Svid {
