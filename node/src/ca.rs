@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{Certificate, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, SigningKey};
 use ring::digest::{SHA256, digest};
+use starling_gossip::documents::system::hex;
 use starling_gossip::{NodeName, ServiceName};
 use starling_transport::join::IssuerSignature;
 use starling_transport::{
@@ -241,8 +242,7 @@ impl Authority {
 
     fn fingerprint(&self) -> String {
         let hash = digest(&SHA256, &self.intermediate_der);
-        let digits = hash.as_ref().iter().map(|byte| format!("{byte:02x}"));
-        digits.collect()
+        hex(hash.as_ref().try_into().expect("SHA-256 has 32 bytes"))
     }
 
     /// The certificates that were signed here and are still good.

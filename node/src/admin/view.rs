@@ -4,6 +4,7 @@
 //! only ever added; a reader ignores those it does not know.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -389,6 +390,15 @@ pub struct Absent {
     pub declared: String,
     /// What is missing, and what that means.
     pub why: String,
+}
+
+impl fmt::Display for Absent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.declared.is_empty() {
+            write!(f, "{}: ", self.declared)?;
+        }
+        write!(f, "{}: {}", self.entry, self.why)
+    }
 }
 
 /// An element of `/v1/nodes`: one member, as this agent knows it.

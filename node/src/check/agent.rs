@@ -123,17 +123,8 @@ impl Agent {
     }
 
     fn absent(&self) -> Option<Finding> {
-        let evidence = self.absent.iter().take(EVIDENCE_MAX).map(|absent| {
-            let view::Absent {
-                entry,
-                declared,
-                why,
-            } = absent;
-            match declared.is_empty() {
-                true => format!("{entry}: {why}"),
-                false => format!("{declared}: {entry}: {why}"),
-            }
-        });
+        let evidence = self.absent.iter().take(EVIDENCE_MAX);
+        let evidence = evidence.map(ToString::to_string);
         let count = self.absent.len();
         (count > 0).then(|| {
             Finding::new(

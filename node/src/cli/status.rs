@@ -55,19 +55,7 @@ fn render(status: &view::Status) -> String {
         ));
     }
     if !status.config.absent.is_empty() {
-        let entries = status.config.absent.iter().map(|absent| {
-            let view::Absent {
-                entry,
-                declared,
-                why,
-            } = absent;
-            let place = if declared.is_empty() {
-                String::new()
-            } else {
-                format!("{declared}: ")
-            };
-            format!("{place}{entry}: {why}")
-        });
+        let entries = status.config.absent.iter().map(ToString::to_string);
         let entries: Vec<_> = entries.collect();
         parts.push(format!(
             "The configuration is in force, but for:\n{}",
